@@ -1,0 +1,26 @@
+//! What can go wrong in this crate: a caller's shape mistake, or Candle's own error.
+
+/// A kernel was called with shapes or types it does not take, or Candle failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tensor's shape, type or layout is not what the operation documents.
+    #[error("{op}: {message}")]
+    Shape {
+        /// The operation that was called.
+        op: &'static str,
+        /// What was wrong, with the numbers.
+        message: String,
+    },
+    /// Candle's own error.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The result of a kernel call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn shape(op: &'static str, message: impl Into<String>) -> Self {
+        Self::Shape { op, message: message.into() }
+    }
+}

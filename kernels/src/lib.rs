@@ -1,0 +1,21 @@
+//! The only home of SIMD intrinsics (and later of CUDA sources). A safe API over Candle tensors: every operation writes
+//! into a workspace tensor that the caller made once, so that a decode step allocates nothing worth the name.
+//!
+//! Knows nothing of models, requests or files. One operation is one file under `ops/`, with its plain reference.
+//!
+//! Promise to everyone above: the value of an output row depends only on that row's inputs. Which other rows are in
+//! the batch, how a prompt was chunked and how many threads run change no bit of it.
+
+mod compute;
+mod error;
+mod ggml_type;
+mod kv;
+mod ops;
+mod packed;
+
+pub use compute::{Activations, Compute, ComputeOptions, Isa};
+pub use error::{Error, Result};
+pub use ggml_type::GgmlType;
+pub use kv::{BLOCK_SIZE, KvLayer, Span};
+pub use ops::rope::{RopeStyle, RopeTable};
+pub use packed::PackedMatrix;

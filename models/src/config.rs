@@ -1,0 +1,76 @@
+//! The hyperparameters of a model, the same whichever kind of file they came from.
+
+use kernels::RopeStyle;
+
+/// Families of models that run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Llama 2, 3, 3.1 and later, and everything of their shape (SmolLM2, Saiga).
+    Llama,
+    /// Mistral: Llama with an optional sliding window.
+    Mistral,
+    /// Qwen2 and 2.5: Llama with biases on q, k and v.
+    Qwen2,
+    /// Qwen3: Llama with norms on the heads of q and k.
+    Qwen3,
+}
+
+/// How the rotary embedding reaches past the context it was trained with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// As trained.
+    None,
+    /// Positions divided by a factor.
+    Linear {
+        /// The divisor.
+        factor: f32,
+    },
+    /// Llama 3.1's: low frequencies divided, high ones kept, a smooth band between.
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f32,
+        /// `low_freq_factor`.
+        low_freq_factor: f32,
+        /// `high_freq_factor`.
+        high_freq_factor: f32,
+        /// `original_max_position_embeddings`.
+        original_context: usize,
+    },
+    /// One divisor per pair, as GGUF's tensor `rope_freqs.weight` gives them: `(head_dim / 2)` values.
+    Factors(Vec<f32>),
+}
+
+/// Hyperparameters of a decoder-only transformer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The family.
+    pub architecture: Architecture,
+    /// Rows of the embedding and of the output projection.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Transformer blocks.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+    /// Epsilon of the norms.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary embedding.
+    pub rope_theta: f32,
+    /// Scaling of the rotary embedding.
+    pub rope_scaling: RopeScaling,
+    /// How q and k rows are laid out for the rotation.
+    pub rope_style: RopeStyle,
+    /// Longest context the file states, tokens.
+    pub max_context: usize,
+    /// Attention sees only the last so many positions.
+    pub sliding_window: Option<usize>,
+    /// The output projection is the embedding table.
+    pub tied_embeddings: bool,
+}

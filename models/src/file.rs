@@ -1,0 +1,93 @@
+//! A model on disk: one GGUF file or a directory of safetensors. Everything that is not weights is read at `open`.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, ModelConfig, Result};
+
+/// Where the tokenizer comes from.
+#[derive(Debug, Clone)]
+pub enum TokenizerSource {
+    /// A Hugging Face `tokenizer.json`, with the `tokenizer_config.json` beside it where there is one.
+    HuggingFace {
+        /// Path of `tokenizer.json`.
+        tokenizer: PathBuf,
+        /// Path of `tokenizer_config.json`.
+        config: Option<PathBuf>,
+    },
+    /// The vocabulary in a GGUF file's metadata.
+    Gguf(Box<GgufVocabulary>),
+}
+
+/// What a token of a GGUF vocabulary is (`tokenizer.ggml.token_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the specification's")]
+pub enum TokenKind {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+/// The `tokenizer.ggml.*` keys of a GGUF file.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "fields are named after their keys")]
+pub struct GgufVocabulary {
+    /// `gpt2` (byte-level BPE) or `llama` (SentencePiece).
+    pub model: String,
+    /// Pre-tokenizer: `llama-bpe`, `smollm`, `qwen2`, `gpt-2`, `default`…; empty when absent.
+    pub pre: String,
+    pub tokens: Vec<String>,
+    pub scores: Vec<f32>,
+    pub kinds: Vec<TokenKind>,
+    pub merges: Vec<String>,
+    pub bos_id: Option<u32>,
+    pub eos_id: Option<u32>,
+    pub eot_id: Option<u32>,
+    pub unknown_id: Option<u32>,
+    pub padding_id: Option<u32>,
+    pub add_bos: Option<bool>,
+    pub add_eos: Option<bool>,
+    pub add_space_prefix: Option<bool>,
+}
+
+/// An opened model, weights not yet read.
+#[derive(Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+}
+
+impl ModelFile {
+    /// Opens a GGUF file or a safetensors directory and proves its table sound: afterwards no tensor can reach outside
+    /// its file.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The file or directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's hyperparameters.
+    pub fn config(&self) -> Result<ModelConfig> {
+        Err(Error::Invalid { path: self.path.clone(), message: "unread".into() })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> Result<TokenizerSource> {
+        Err(Error::Invalid { path: self.path.clone(), message: "unread".into() })
+    }
+
+    /// The Jinja chat template (GGUF `tokenizer.chat_template`, `tokenizer_config.json` or `chat_template.jinja`).
+    pub fn chat_template(&self) -> Option<&str> {
+        None
+    }
+
+    /// Token ids that end an answer, of all places that a file may name them (GGUF eos and eot,
+    /// `generation_config.json`, `config.json`).
+    pub fn end_ids(&self) -> Vec<u32> {
+        Vec::new()
+    }
+}

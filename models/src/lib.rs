@@ -1,0 +1,14 @@
+//! Model files and the architectures that run from them. Knows no tokio, no HTTP, no requests: a step arrives as a
+//! [`ForwardBatch`], logits leave as a tensor.
+
+mod batch;
+mod config;
+mod error;
+mod file;
+mod model;
+
+pub use batch::{ForwardBatch, KvCache};
+pub use config::{Architecture, ModelConfig, RopeScaling};
+pub use error::{Error, Result};
+pub use file::{GgufVocabulary, ModelFile, TokenKind, TokenizerSource};
+pub use model::Model;

@@ -1,0 +1,3 @@
+//! Steppe serves local language models in its own process. The binary is thin; this library is the program.
+
+pub mod engine;

@@ -1,0 +1,3 @@
+//! The program: parse arguments, load the configuration, start, serve.
+
+fn main() {}

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kernels::GgmlType;
+
 use crate::{Error, ModelConfig, Result};
 
 /// Where the tokenizer comes from.
@@ -52,6 +54,17 @@ pub struct GgufVocabulary {
     pub add_space_prefix: Option<bool>,
 }
 
+/// One weight as it lies in the file.
+#[derive(Debug, Clone)]
+pub struct TensorView<'a> {
+    /// Element type; safetensors give F32, F16 or BF16.
+    pub ggml_type: GgmlType,
+    /// Row-major shape, outputs first: `[rows, columns]` of a matrix, `[n]` of a vector.
+    pub shape: Vec<usize>,
+    /// Exactly the tensor's bytes: blocks of `ggml_type`, or little-endian values.
+    pub bytes: &'a [u8],
+}
+
 /// An opened model, weights not yet read.
 #[derive(Debug)]
 pub struct ModelFile {
@@ -89,5 +102,26 @@ impl ModelFile {
     /// `generation_config.json`, `config.json`).
     pub fn end_ids(&self) -> Vec<u32> {
         Vec::new()
+    }
+
+    /// The weight with GGUF's name `name` (`token_embd.weight`, `blk.0.attn_q.weight`, `output_norm.weight`…), from
+    /// either kind of file. Rows of q and k are as the file has them; [`ModelConfig::rope_style`] says which way.
+    ///
+    /// # Errors
+    /// When the file has no such tensor.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        Err(Error::Invalid { path: self.path.clone(), message: format!("tensor {name} is missing") })
+    }
+
+    /// Whether the file has the weight with GGUF's name `name`.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+
+    /// Tells the system that the pages under `view` will not be read again soon, so that a loader's memory does not
+    /// grow by the file as it packs. The view stays valid: its pages are read from the file anew when touched.
+    pub fn release(&self, view: &TensorView<'_>) {
+        let _ = view;
     }
 }

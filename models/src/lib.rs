@@ -10,5 +10,5 @@ mod model;
 pub use batch::{ForwardBatch, KvCache};
 pub use config::{Architecture, ModelConfig, RopeScaling};
 pub use error::{Error, Result};
-pub use file::{GgufVocabulary, ModelFile, TokenKind, TokenizerSource};
+pub use file::{GgufVocabulary, ModelFile, TensorView, TokenKind, TokenizerSource};
 pub use model::Model;

@@ -1,8 +1,8 @@
 //! What a step looks like to a model: rows of tokens, the spans they belong to, and the paged cache.
 
-use kernels::{Compute, KvLayer, Span};
+use kernels::{BLOCK_SIZE, Compute, KvLayer, Span};
 
-use crate::{ModelConfig, Result};
+use crate::{Error, ModelConfig, Result};
 
 /// The rows of one step, of all its sequences.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +13,46 @@ pub struct ForwardBatch {
     pub spans: Vec<Span>,
     /// Rows whose logits are wanted, ascending.
     pub logit_rows: Vec<u32>,
+}
+
+impl ForwardBatch {
+    /// Proves the step sound, so that no kernel can reach outside embedding, workspace or cache: spans cover the rows
+    /// in order, tables cover their contexts, ids are in range.
+    pub(crate) fn check(&self, vocab_size: usize, num_blocks: usize) -> Result<()> {
+        let num_tokens = self.token_ids.len();
+        if let Some(id) = self.token_ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(Error::Batch(format!("token {id} is outside the vocabulary of {vocab_size}")));
+        }
+        let mut next_row = 0;
+        for span in &self.spans {
+            check_span(span, next_row, num_blocks)?;
+            next_row += span.query_len;
+        }
+        if next_row != num_tokens {
+            return Err(Error::Batch(format!("spans cover {next_row} of {num_tokens} rows")));
+        }
+        let ascending = self.logit_rows.is_sorted_by(|a, b| a < b);
+        if !ascending || self.logit_rows.last().is_some_and(|&row| row as usize >= num_tokens) {
+            return Err(Error::Batch(format!("logit rows are not ascending or not below {num_tokens}")));
+        }
+        Ok(())
+    }
+}
+
+fn check_span(span: &Span, next_row: usize, num_blocks: usize) -> Result<()> {
+    if span.query_start != next_row || span.query_len == 0 || span.query_len > span.context_len {
+        let Span { query_start, query_len, context_len, .. } = span;
+        let problem = format!("a span of {query_len} rows at row {query_start} with context {context_len}");
+        return Err(Error::Batch(format!("{problem} does not follow row {next_row}")));
+    }
+    if span.block_table.len() * BLOCK_SIZE < span.context_len {
+        let (blocks, context_len) = (span.block_table.len(), span.context_len);
+        return Err(Error::Batch(format!("{blocks} blocks do not hold a context of {context_len} tokens")));
+    }
+    match span.block_table.iter().find(|&&block| block as usize >= num_blocks) {
+        Some(block) => Err(Error::Batch(format!("block {block} is outside the cache of {num_blocks}"))),
+        None => Ok(()),
+    }
 }
 
 /// Keys and values of every layer.
@@ -34,6 +74,6 @@ impl KvCache {
 
     /// Bytes that one block takes over all layers, keys and values.
     pub fn block_bytes(config: &ModelConfig) -> usize {
-        config.num_layers * 2 * config.num_kv_heads * config.head_dim * kernels::BLOCK_SIZE * 2
+        config.num_layers * 2 * config.num_kv_heads * config.head_dim * BLOCK_SIZE * 2
     }
 }

@@ -74,3 +74,29 @@ pub struct ModelConfig {
     /// The output projection is the embedding table.
     pub tied_embeddings: bool,
 }
+
+impl ModelConfig {
+    /// Every weight matrix by GGUF name, with its rows (outputs) and columns (inputs).
+    pub fn matrices(&self) -> Vec<(String, usize, usize)> {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let (q_size, kv_size) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
+        let mut matrices = vec![("token_embd.weight".to_owned(), self.vocab_size, hidden)];
+        if !self.tied_embeddings {
+            matrices.push(("output.weight".to_owned(), self.vocab_size, hidden));
+        }
+        let of_block = [
+            ("attn_q", q_size, hidden),
+            ("attn_k", kv_size, hidden),
+            ("attn_v", kv_size, hidden),
+            ("attn_output", hidden, q_size),
+            ("ffn_gate", inner, hidden),
+            ("ffn_up", inner, hidden),
+            ("ffn_down", hidden, inner),
+        ];
+        for layer in 0..self.num_layers {
+            let named = |(name, rows, columns)| (format!("blk.{layer}.{name}.weight"), rows, columns);
+            matrices.extend(of_block.map(named));
+        }
+        matrices
+    }
+}

@@ -21,6 +21,9 @@ pub enum Error {
         /// What is wrong, naming the tensor or key.
         message: String,
     },
+    /// A step that the model cannot run: too many rows, a token outside the vocabulary, a block outside the cache.
+    #[error("the step cannot run: {0}")]
+    Batch(String),
     /// A kernel failed.
     #[error(transparent)]
     Kernel(#[from] kernels::Error),

@@ -1,14 +1,20 @@
 //! Model files and the architectures that run from them. Knows no tokio, no HTTP, no requests: a step arrives as a
 //! [`ForwardBatch`], logits leave as a tensor.
 
+mod arch;
 mod batch;
 mod config;
 mod error;
 mod file;
+mod layers;
 mod model;
+mod plan;
+mod rope;
+mod weights;
 
 pub use batch::{ForwardBatch, KvCache};
 pub use config::{Architecture, ModelConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use file::{GgufVocabulary, ModelFile, TensorView, TokenKind, TokenizerSource};
 pub use model::Model;
+pub use plan::MemoryPlan;

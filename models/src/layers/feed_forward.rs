@@ -1,0 +1,32 @@
+//! The gated feed-forward network SwiGLU (Shazeer, 2020).
+
+use kernels::PackedMatrix;
+
+use super::Step;
+use crate::{Result, weights::Weights};
+
+/// Projections of one block's feed-forward network, gate and up stacked into one matrix.
+#[derive(Debug)]
+pub(crate) struct FeedForward {
+    gate_up: PackedMatrix,
+    down: PackedMatrix,
+}
+
+impl FeedForward {
+    pub(crate) fn load(weights: &mut Weights, layer: usize) -> Result<Self> {
+        let (hidden, inner) = (weights.config().hidden_size, weights.config().intermediate_size);
+        let gate = weights.matrix(&format!("blk.{layer}.ffn_gate.weight"), inner, hidden)?;
+        let up = weights.matrix(&format!("blk.{layer}.ffn_up.weight"), inner, hidden)?;
+        Ok(Self {
+            gate_up: weights.stack(vec![gate, up])?,
+            down: weights.matrix(&format!("blk.{layer}.ffn_down.weight"), hidden, inner)?,
+        })
+    }
+
+    /// `hidden += down · (silu(gate · normed) * (up · normed))`.
+    pub(crate) fn forward(&self, step: &Step) -> Result<()> {
+        step.compute.linear(&self.gate_up, &step.normed, &step.gate_up)?;
+        step.compute.silu_mul(&step.gate_up, &step.activated)?;
+        Ok(step.compute.linear_add(&self.down, &step.activated, &step.hidden)?)
+    }
+}

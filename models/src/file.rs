@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kernels::GgmlType;
 
+use crate::gguf::GgufFile;
 use crate::{Error, ModelConfig, Result};
 
 /// Where the tokenizer comes from.
@@ -65,17 +66,37 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+/// A row of a model's table of tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name in the file.
+    pub name: String,
+    /// Element type.
+    pub ggml_type: GgmlType,
+    /// Row-major shape, outputs first.
+    pub shape: Vec<usize>,
+    /// Size of its data.
+    pub bytes: usize,
+}
+
 /// An opened model, weights not yet read.
 #[derive(Debug)]
 pub struct ModelFile {
     path: PathBuf,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Gguf(GgufFile),
 }
 
 impl ModelFile {
     /// Opens a GGUF file or a safetensors directory and proves its table sound: afterwards no tensor can reach outside
     /// its file.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned() })
+        let source = Source::Gguf(GgufFile::open(path)?);
+        Ok(Self { path: path.to_owned(), source })
     }
 
     /// The file or directory.
@@ -83,25 +104,54 @@ impl ModelFile {
         &self.path
     }
 
+    /// The kind of file, for people: `GGUF v3` or `safetensors`.
+    pub fn format(&self) -> String {
+        match &self.source {
+            Source::Gguf(file) => format!("GGUF v{}", file.version()),
+        }
+    }
+
     /// The model's hyperparameters.
     pub fn config(&self) -> Result<ModelConfig> {
-        Err(Error::Invalid { path: self.path.clone(), message: "unread".into() })
+        match &self.source {
+            Source::Gguf(file) => file.config(),
+        }
     }
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> Result<TokenizerSource> {
-        Err(Error::Invalid { path: self.path.clone(), message: "unread".into() })
+        match &self.source {
+            Source::Gguf(file) => Ok(TokenizerSource::Gguf(Box::new(file.vocabulary()?))),
+        }
     }
 
     /// The Jinja chat template (GGUF `tokenizer.chat_template`, `tokenizer_config.json` or `chat_template.jinja`).
     pub fn chat_template(&self) -> Option<&str> {
-        None
+        match &self.source {
+            Source::Gguf(file) => file.chat_template(),
+        }
     }
 
-    /// Token ids that end an answer, of all places that a file may name them (GGUF eos and eot,
-    /// `generation_config.json`, `config.json`).
+    /// Token ids that end an answer, of all places that a file may name them (GGUF eos, eot and eom and the control
+    /// tokens known to end a turn, `generation_config.json`, `config.json`), ascending.
     pub fn end_ids(&self) -> Vec<u32> {
-        Vec::new()
+        match &self.source {
+            Source::Gguf(file) => file.end_ids(),
+        }
+    }
+
+    /// Everything that the file says about itself, as keys and text for people; of an array the first elements.
+    pub fn metadata(&self) -> Vec<(String, String)> {
+        match &self.source {
+            Source::Gguf(file) => file.metadata().iter().map(|(key, v)| (key.to_owned(), v.to_string())).collect(),
+        }
+    }
+
+    /// The table of tensors, in the file's order and under the file's own names.
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        match &self.source {
+            Source::Gguf(file) => file.tensors().collect(),
+        }
     }
 
     /// The weight with GGUF's name `name` (`token_embd.weight`, `blk.0.attn_q.weight`, `output_norm.weight`…), from
@@ -110,18 +160,25 @@ impl ModelFile {
     /// # Errors
     /// When the file has no such tensor.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
-        Err(Error::Invalid { path: self.path.clone(), message: format!("tensor {name} is missing") })
+        self.find(name).ok_or_else(|| Error::invalid(&self.path, format!("tensor {name} is missing")))
     }
 
     /// Whether the file has the weight with GGUF's name `name`.
     pub fn has_tensor(&self, name: &str) -> bool {
-        let _ = name;
-        false
+        self.find(name).is_some()
+    }
+
+    fn find(&self, name: &str) -> Option<TensorView<'_>> {
+        match &self.source {
+            Source::Gguf(file) => file.tensor_view(name),
+        }
     }
 
     /// Tells the system that the pages under `view` will not be read again soon, so that a loader's memory does not
     /// grow by the file as it packs. The view stays valid: its pages are read from the file anew when touched.
     pub fn release(&self, view: &TensorView<'_>) {
-        let _ = view;
+        match &self.source {
+            Source::Gguf(file) => file.release(view.bytes),
+        }
     }
 }

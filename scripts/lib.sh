@@ -103,14 +103,30 @@ sys.exit(f"error: {url} was not ready after {seconds:.0f} seconds")
 PYTHON
 }
 
-# stop PID SECONDS: SIGTERM, then SIGKILL when time is up.
-stop() {
-  local tenths=$(($2 * 10))
-  kill -TERM "$1" 2>/dev/null || return 0
-  while kill -0 "$1" 2>/dev/null; do
+# start_server ARGUMENT…: `steppe serve` on a free port, ready when this returns. Sets server (its process id) and
+# STEPPE_URL; the server ends with the shell that started it at the latest.
+start_server() {
+  local port
+  port=$(free_port)
+  server_log=$(mktemp)
+  server_data=$(mktemp -d)
+  export STEPPE_URL=http://127.0.0.1:$port
+  STEPPE_DATA_DIR=$server_data "$(binary)" serve --host 127.0.0.1 --port "$port" "$@" >"$server_log" 2>&1 &
+  server=$!
+  export STEPPE_PID=$server
+  trap 'kill -KILL "$server" 2>/dev/null || true; rm -rf "$server_log" "$server_data"' EXIT
+  wait_ready "$STEPPE_URL/ready" "$server" 120 || { tail -n 30 "$server_log"; return 1; }
+}
+
+# stop_server: SIGTERM; the server must then end by itself, with status 0, within 40 seconds.
+stop_server() {
+  local code=0 tenths=400
+  kill -TERM "$server" || { tail -n 30 "$server_log"; return 1; }
+  while kill -0 "$server" 2>/dev/null; do
     tenths=$((tenths - 1))
-    [ "$tenths" -gt 0 ] || { kill -KILL "$1" 2>/dev/null; break; }
+    [ $tenths -gt 0 ] || { kill -KILL "$server"; die "the server did not end within 40 seconds of SIGTERM"; }
     sleep 0.1
   done
-  wait "$1" 2>/dev/null || true
+  wait "$server" || code=$?
+  [ $code = 0 ] || { tail -n 30 "$server_log"; die "the server ended with status $code after SIGTERM"; }
 }

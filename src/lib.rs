@@ -1,7 +1,9 @@
 //! Steppe serves local language models in its own process. The binary is thin; this library is the program.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod lang;
 pub mod manifest;
 pub mod text;

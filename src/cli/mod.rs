@@ -1,5 +1,6 @@
 //! The command line: one enum variant, one file and one `run` per subcommand. Must not know what a subcommand does.
 
+mod bench;
 mod check_config;
 mod config_args;
 mod serve;
@@ -8,10 +9,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::lang::Lang;
+
 /// Serves local language models behind an OpenAI-compatible API.
 #[derive(Debug, Parser)]
 #[command(name = "steppe", version, about, propagate_version = true)]
 struct Cli {
+    /// Language of the messages, en or ru
+    #[arg(long, global = true, env = "LANG", hide_env = true, default_value = "en", hide_default_value = true)]
+    lang: Lang,
     #[command(subcommand)]
     command: Command,
 }
@@ -22,13 +28,16 @@ enum Command {
     Serve(serve::Args),
     /// Print the resolved configuration and where each value comes from.
     CheckConfig(check_config::Args),
+    /// Put load on any OpenAI-compatible server and measure it.
+    Bench(bench::Args),
 }
 
 impl Command {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self, lang: Lang) -> anyhow::Result<()> {
         match self {
             Self::Serve(args) => args.run(),
             Self::CheckConfig(args) => args.run(),
+            Self::Bench(args) => args.run(lang),
         }
     }
 }
@@ -36,7 +45,8 @@ impl Command {
 /// Parses the process's arguments, runs the subcommand and turns an error into one message and a non-zero exit.
 #[expect(clippy::print_stderr, reason = "the program's last word to its user")]
 pub fn main() -> ExitCode {
-    match Cli::parse().command.run() {
+    let cli = Cli::parse();
+    match cli.command.run(cli.lang) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -1,4 +1,4 @@
-//! The gated feed-forward network SwiGLU (Shazeer, 2020).
+//! The gated feed-forward network `SwiGLU` (Shazeer, 2020).
 
 use kernels::PackedMatrix;
 

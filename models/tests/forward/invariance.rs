@@ -51,7 +51,8 @@ fn a_batch_of_sixteen_changes_no_bit() -> Result<()> {
 fn the_blocks_that_hold_a_sequence_change_no_bit() -> Result<()> {
     let file = demo_model()?;
     let prompt = tokens(300, 150)?;
-    let [mut first, mut second] = [Runner::new(&file, Activations::Int8, 8, 3)?, Runner::new(&file, Activations::Int8, 40, 4)?];
+    let [mut first, mut second] =
+        [Runner::new(&file, Activations::Int8, 8, 3)?, Runner::new(&file, Activations::Int8, 40, 4)?];
     let one = first.logits(&[&prompt], 64)?;
     let other = second.logits(&[&prompt], 64)?;
     assert!(same_bits(&one[0], &other[0]), "logits depend on which blocks hold the sequence");

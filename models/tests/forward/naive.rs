@@ -58,7 +58,11 @@ impl Block {
             } else {
                 None
             },
-            head_norms: if normed { Some([vector("attn_q_norm.weight")?, vector("attn_k_norm.weight")?]) } else { None },
+            head_norms: if normed {
+                Some([vector("attn_q_norm.weight")?, vector("attn_k_norm.weight")?])
+            } else {
+                None
+            },
             output: matrix("attn_output")?,
             feed_forward_norm: vector("ffn_norm.weight")?,
             gate: matrix("ffn_gate")?,
@@ -194,9 +198,15 @@ fn vector(file: &ModelFile, name: &str) -> Result<Vec<f64>> {
 
 fn dequantise(view: &TensorView) -> Result<Vec<f32>> {
     let dtype = match view.ggml_type {
-        GgmlType::F32 => return Ok(view.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-        GgmlType::F16 => return Ok(view.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-        GgmlType::BF16 => return Ok(view.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+        GgmlType::F32 => {
+            return Ok(view.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect());
+        }
+        GgmlType::F16 => {
+            return Ok(view.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect());
+        }
+        GgmlType::BF16 => {
+            return Ok(view.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect());
+        }
         GgmlType::Q4_0 => GgmlDType::Q4_0,
         GgmlType::Q4_1 => GgmlDType::Q4_1,
         GgmlType::Q5_0 => GgmlDType::Q5_0,

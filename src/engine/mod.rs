@@ -2,9 +2,30 @@
 //!
 //! Must not import `text`, `generate`, `server` or anything above; only `model_runner` and `sampler` may import Candle.
 
+mod admission;
+mod batch;
+mod block_pool;
+mod core;
+mod executor;
+mod handle;
+mod mock_executor;
+mod options;
+mod prefix_cache;
 mod request;
+mod scheduler;
+mod sequence;
 
+pub use batch::{
+    LogitRows, SampledToken, SamplingSpec, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput,
+};
+pub use executor::Executor;
+pub use handle::{Engine, EngineHandle, EngineState, EngineStats};
+pub use mock_executor::{MockExecutor, MockOptions, StepCost};
+pub use options::EngineOptions;
 pub use request::{
     CacheScope, EngineError, EngineRequest, FinishReason, Generation, SamplingParams, SubmitError, TokenEvent,
     TokenLogprob, TokenUsage,
 };
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,8 @@ pub struct EngineRequest {
     pub stop_token_ids: Vec<u32>,
     /// Key of fair queueing: one per user.
     pub user: u64,
+    /// Share of the user in fair queueing; 1 is ordinary.
+    pub weight: u32,
     /// Higher goes first; 0 is ordinary.
     pub priority: i32,
     /// Who may share its prompt blocks.
@@ -146,12 +148,15 @@ pub enum SubmitError {
         /// Expected wait.
         retry_after: Duration,
     },
+    /// The request makes no sense: an empty prompt, a token that is not in the vocabulary, no token to generate.
+    #[error("{0}")]
+    Invalid(String),
     /// The server is shutting down or the engine has failed.
     #[error("the engine takes no requests")]
     Closed,
 }
 
-/// What a running request reports, in this order: `Queued`?, `Started`, `Prompt`?, `Token`*, then one of the last two.
+/// What a running request reports, in this order: `Started`, `Prompt`?, `Token`*, then one of the last two.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenEvent {
     /// Left the queue.
@@ -189,12 +194,18 @@ pub struct Generation {
     /// Wait that the engine expected then.
     pub expected_wait: Duration,
     pub(super) events: mpsc::UnboundedReceiver<TokenEvent>,
+    pub(super) ended: bool,
 }
 
 impl Generation {
-    /// The next event; `None` after the last one. If the engine stops without a last event, that is
-    /// [`TokenEvent::Failed`] from whoever wraps this.
+    /// The next event; `None` after the last one. If the engine dies without a last event, that is
+    /// `Failed(EngineError::Stopped)`: every request ends exactly once.
     pub async fn next(&mut self) -> Option<TokenEvent> {
-        self.events.recv().await
+        if self.ended {
+            return None;
+        }
+        let event = self.events.recv().await.unwrap_or(TokenEvent::Failed(EngineError::Stopped));
+        self.ended = matches!(event, TokenEvent::Finished { .. } | TokenEvent::Failed(_));
+        Some(event)
     }
 }

@@ -1,0 +1,130 @@
+//! What crosses the seam to an executor: one step's rows on the way in, sampled tokens on the way out. Plain data.
+//!
+//! A running sequence is known to the executor by its slot, a small number that is its own until it is listed in
+//! `ended`. Tokens and blocks are sent once, when they are new: a step's size does not grow with what was generated.
+
+use std::sync::Arc;
+
+use super::{SamplingParams, TokenLogprob};
+
+/// Everything that choosing a sequence's tokens depends on, besides its logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingSpec {
+    /// The request's parameters.
+    pub params: SamplingParams,
+    /// The request's seed, or one that the engine drew.
+    pub seed: u64,
+    /// End tokens are not chosen before so many tokens.
+    pub min_tokens: usize,
+    /// Ids that end the answer.
+    pub stop_token_ids: Vec<u32>,
+    /// Alternatives to report with each prompt token.
+    pub prompt_logprobs: Option<u8>,
+}
+
+/// A sequence that takes a slot.
+#[derive(Debug, Clone)]
+pub struct SequenceStart {
+    /// Its slot until it ends.
+    pub slot: usize,
+    /// How its tokens are chosen.
+    pub spec: Arc<SamplingSpec>,
+    /// Prompt, and what had been generated before a preemption.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_len: usize,
+}
+
+/// Rows of one sequence's logits that a step needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitRows {
+    /// The prompt is not at its end: nothing is sampled.
+    None,
+    /// The last row, to sample from.
+    Last,
+    /// Every row, for log-probabilities of the prompt; the last one is sampled from if `sample`.
+    All {
+        /// The chunk reaches the end of the sequence.
+        sample: bool,
+    },
+}
+
+impl LogitRows {
+    /// Whether a token is sampled.
+    pub fn samples(self) -> bool {
+        matches!(self, Self::Last | Self::All { sample: true })
+    }
+}
+
+/// One sequence's part of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceStep {
+    /// Which sequence.
+    pub slot: usize,
+    /// Position of its first row.
+    pub first_position: usize,
+    /// Its rows of the step.
+    pub num_tokens: usize,
+    /// Blocks that its table grew by.
+    pub num_new_blocks: usize,
+    /// Logits that are wanted.
+    pub logits: LogitRows,
+}
+
+/// One step. The sequences' tokens and new blocks lie one after the other in the order of `sequences`.
+///
+/// Invariant: KV exists for all positions of a sequence before its `first_position`.
+#[derive(Debug, Clone, Default)]
+pub struct StepBatch {
+    /// Slots whose sequences are gone; to be forgotten before `started` is read.
+    pub ended: Vec<usize>,
+    /// Sequences new in this step; each has an entry in `sequences`.
+    pub started: Vec<SequenceStart>,
+    /// The parts of this step.
+    pub sequences: Vec<SequenceStep>,
+    /// Token ids, `(num_tokens)`.
+    pub token_ids: Vec<u32>,
+    /// New entries of the block tables.
+    pub new_blocks: Vec<u32>,
+}
+
+impl StepBatch {
+    /// Empties the batch, keeping its memory.
+    pub fn clear(&mut self) {
+        self.ended.clear();
+        self.started.clear();
+        self.sequences.clear();
+        self.token_ids.clear();
+        self.new_blocks.clear();
+    }
+}
+
+/// A token that was chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledToken {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability, when the request asked.
+    pub logprob: Option<TokenLogprob>,
+}
+
+/// What a step brought one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceOutput {
+    /// So many entries of [`StepOutput::tokens`]; 0 inside a prompt, more than 1 under speculation.
+    Tokens(usize),
+    /// The logits were not finite.
+    NotFinite,
+}
+
+/// What a step brought.
+#[derive(Debug, Clone, Default)]
+pub struct StepOutput {
+    /// One entry per entry of [`StepBatch::sequences`].
+    pub sequences: Vec<SequenceOutput>,
+    /// The sampled tokens, one sequence after the other.
+    pub tokens: Vec<SampledToken>,
+    /// For each sequence with [`LogitRows::All`], one after the other: the log-probability of the token after each
+    /// row, for rows before the prompt's last.
+    pub prompt_logprobs: Vec<TokenLogprob>,
+}

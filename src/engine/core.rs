@@ -1,0 +1,94 @@
+//! The step loop of the engine thread: schedule, execute, commit. Owns scheduler and executor; hears the world through
+//! one channel, and sleeps on it when there is nothing to do.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+    time::Instant,
+};
+
+use super::{
+    EngineError, EngineOptions, Executor,
+    admission::Admission,
+    batch::StepBatch,
+    handle::{Command, Shared},
+    scheduler::Scheduler,
+};
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Running,
+    Draining,
+    Stopping,
+}
+
+/// Runs until told to end, or until every handle is gone and all requests have ended.
+///
+/// # Panics
+/// When the bookkeeping contradicts itself: going on would give one request another's tokens.
+pub(super) fn run<E: Executor>(
+    mut executor: E,
+    options: EngineOptions,
+    inbox: &Receiver<Command>,
+    admission: &Arc<Admission>,
+    shared: &Shared,
+) {
+    let mut scheduler = Scheduler::new(options);
+    let mut batch = StepBatch::default();
+    let mut mode = Mode::Running;
+    loop {
+        mode = receive(&mut scheduler, inbox, mode);
+        if mode == Mode::Stopping {
+            scheduler.fail_all(&EngineError::Stopped);
+        }
+        if mode != Mode::Running && scheduler.is_idle() {
+            shared.publish(scheduler.stats());
+            return;
+        }
+        step(&mut scheduler, &mut executor, &mut batch);
+        admission.set_start_interval(scheduler.start_interval());
+        shared.publish(scheduler.stats());
+    }
+}
+
+/// Takes everything that has arrived; waits for something when there is nothing to do.
+fn receive(scheduler: &mut Scheduler, inbox: &Receiver<Command>, mut mode: Mode) -> Mode {
+    while mode != Mode::Stopping {
+        let command = if scheduler.is_idle() && mode == Mode::Running {
+            scheduler.check_integrity().unwrap_or_else(|error| panic!("the engine's books do not balance: {error}"));
+            inbox.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            inbox.try_recv()
+        };
+        match command {
+            Ok(Command::Submit(submission)) => scheduler.add(*submission),
+            Ok(Command::Drain) | Err(TryRecvError::Disconnected) if mode == Mode::Running => mode = Mode::Draining,
+            Ok(Command::Drain) => {}
+            Ok(Command::Stop) => mode = Mode::Stopping,
+            Err(_) => break,
+        }
+    }
+    mode
+}
+
+fn step<E: Executor>(scheduler: &mut Scheduler, executor: &mut E, batch: &mut StepBatch) {
+    let started = Instant::now();
+    scheduler.schedule(started, batch);
+    if batch.sequences.is_empty() {
+        assert!(scheduler.is_idle(), "requests wait and none can run");
+        return;
+    }
+    match executor.submit(batch).and_then(|ticket| executor.collect(ticket)) {
+        Ok(output) => {
+            let now = Instant::now();
+            scheduler.commit(batch, output, now - started, now);
+        }
+        Err(error) => {
+            tracing::error!("a step of {} sequences failed: {error:#}", batch.sequences.len());
+            scheduler.fail(batch, &format!("{error:#}"));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! An executor without a model, for tests of everything above: the next token is a hash of the whole context.
+//!
+//! It keeps what a model would keep: a cache of slots, where each holds the hash of all tokens up to it, found through
+//! the block tables. A wrong block, a stale one or one shared by mistake gives wrong tokens, as it would in earnest.
+
+use std::{collections::HashMap, sync::Arc, thread, time::Duration};
+
+use anyhow::{bail, ensure};
+use kernels::BLOCK_SIZE;
+
+use super::{
+    Executor, TokenLogprob,
+    batch::{LogitRows, SampledToken, SamplingSpec, SequenceOutput, SequenceStep, StepBatch, StepOutput},
+};
+
+/// What a [`MockExecutor`] pretends to be.
+#[derive(Debug, Clone, Default)]
+pub struct MockOptions {
+    /// Blocks of its cache.
+    pub num_blocks: usize,
+    /// Tokens are below this.
+    pub vocab_size: u32,
+    /// What a step takes; [`MockExecutor`] sleeps for so long.
+    pub cost: StepCost,
+    /// Answers recorded by prompt, given instead of hashes.
+    pub replay: HashMap<Vec<u32>, Vec<u32>>,
+    /// A prompt with this token makes its step fail.
+    pub failing_token: Option<u32>,
+    /// A prompt with this token has logits that are not finite.
+    pub not_finite_token: Option<u32>,
+    /// A prompt with this token makes the executor panic.
+    pub panicking_token: Option<u32>,
+}
+
+/// The time that a step takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepCost {
+    /// Of any step.
+    pub step: Duration,
+    /// Of each row.
+    pub token: Duration,
+    /// Of each row, per 1,000 tokens before it.
+    pub attention: Duration,
+}
+
+impl StepCost {
+    /// The time of this step.
+    pub fn of(&self, batch: &StepBatch) -> Duration {
+        let pairs = |step: &SequenceStep| step.num_tokens * (step.first_position + step.num_tokens / 2);
+        let pairs = batch.sequences.iter().map(pairs).sum::<usize>();
+        self.step + self.token * batch.token_ids.len() as u32 + self.attention.mul_f64(pairs as f64 / 1000.0)
+    }
+}
+
+/// Computes tokens by hashing.
+#[derive(Debug)]
+pub struct MockExecutor {
+    options: MockOptions,
+    /// Hash of all tokens up to and including this slot's.
+    cache: Vec<u64>,
+    sequences: HashMap<usize, MockSequence>,
+}
+
+#[derive(Debug)]
+struct MockSequence {
+    spec: Arc<SamplingSpec>,
+    prompt: Vec<u32>,
+    num_generated: usize,
+    block_table: Vec<u32>,
+}
+
+impl MockExecutor {
+    /// An executor with an empty cache.
+    pub fn new(options: MockOptions) -> Self {
+        Self { cache: vec![0; options.num_blocks * BLOCK_SIZE], sequences: HashMap::new(), options }
+    }
+
+    /// What it answers to `prompt` alone: the first `num_tokens` tokens, end tokens not looked at.
+    pub fn answer(options: &MockOptions, prompt: &[u32], num_tokens: usize) -> Vec<u32> {
+        if let Some(recorded) = options.replay.get(prompt) {
+            return recorded.iter().copied().take(num_tokens).collect();
+        }
+        let mut hash = prompt.iter().fold(0, |hash, &token| mix(hash, token));
+        let mut next = || {
+            let token = token_of(hash, options.vocab_size);
+            hash = mix(hash, token);
+            token
+        };
+        (0..num_tokens).map(|_| next()).collect()
+    }
+
+    fn run(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
+        for slot in &batch.ended {
+            ensure!(self.sequences.remove(slot).is_some(), "slot {slot} ended and was not in use");
+        }
+        for start in &batch.started {
+            let sequence = MockSequence {
+                spec: Arc::clone(&start.spec),
+                prompt: start.tokens[..start.prompt_len].to_vec(),
+                num_generated: start.tokens.len() - start.prompt_len,
+                block_table: Vec::new(),
+            };
+            ensure!(self.sequences.insert(start.slot, sequence).is_none(), "slot {} is taken", start.slot);
+        }
+        let mut output = StepOutput::default();
+        let (mut tokens, mut new_blocks) = (&batch.token_ids[..], &batch.new_blocks[..]);
+        for step in &batch.sequences {
+            let (rows, blocks);
+            (rows, tokens) = tokens.split_at(step.num_tokens);
+            (blocks, new_blocks) = new_blocks.split_at(step.num_new_blocks);
+            self.run_sequence(*step, rows, blocks, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    fn run_sequence(
+        &mut self,
+        step: SequenceStep,
+        rows: &[u32],
+        new_blocks: &[u32],
+        output: &mut StepOutput,
+    ) -> anyhow::Result<()> {
+        let Some(sequence) = self.sequences.get_mut(&step.slot) else { bail!("slot {} is not in use", step.slot) };
+        sequence.block_table.extend_from_slice(new_blocks);
+        let slot =
+            |position: usize| sequence.block_table[position / BLOCK_SIZE] as usize * BLOCK_SIZE + position % BLOCK_SIZE;
+        let mut hash = if step.first_position == 0 { 0 } else { self.cache[slot(step.first_position - 1)] };
+        for (row, &token) in rows.iter().enumerate() {
+            hash = mix(hash, token);
+            let position = step.first_position + row;
+            self.cache[slot(position)] = hash;
+            if let LogitRows::All { .. } = step.logits
+                && position + 1 < sequence.prompt.len()
+            {
+                let top = sequence.spec.prompt_logprobs.unwrap_or(0);
+                output.prompt_logprobs.push(logprob_of(hash, sequence.prompt[position + 1], top));
+            }
+        }
+        let has = |token: Option<u32>| token.is_some_and(|token| sequence.prompt.contains(&token));
+        assert!(!has(self.options.panicking_token), "the mock executor was asked to panic");
+        ensure!(!has(self.options.failing_token), "the mock executor was asked to fail");
+        if has(self.options.not_finite_token) {
+            output.sequences.push(SequenceOutput::NotFinite);
+            return Ok(());
+        }
+        output.sequences.push(SequenceOutput::Tokens(usize::from(step.logits.samples())));
+        if step.logits.samples() {
+            let recorded = self.options.replay.get(&sequence.prompt);
+            let id = match recorded.and_then(|answer| answer.get(sequence.num_generated)) {
+                Some(&id) => id,
+                None => token_of(hash, self.options.vocab_size),
+            };
+            sequence.num_generated += 1;
+            let logprob = sequence.spec.params.logprobs.map(|top| logprob_of(hash, id, top));
+            output.tokens.push(SampledToken { id, logprob });
+        }
+        Ok(())
+    }
+}
+
+impl Executor for MockExecutor {
+    type Ticket = StepOutput;
+
+    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
+        let output = self.run(batch)?;
+        let time = self.options.cost.of(batch);
+        if !time.is_zero() {
+            thread::sleep(time);
+        }
+        Ok(output)
+    }
+
+    fn collect(&mut self, ticket: StepOutput) -> anyhow::Result<StepOutput> {
+        Ok(ticket)
+    }
+}
+
+/// One round of SplitMix64 (Steele, Lea and Flood 2014) over hash and token.
+fn mix(hash: u64, token: u32) -> u64 {
+    let mut z = hash.wrapping_add(u64::from(token) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn token_of(hash: u64, vocab_size: u32) -> u32 {
+    (hash % u64::from(vocab_size.max(1))) as u32
+}
+
+fn logprob_of(hash: u64, id: u32, top: u8) -> TokenLogprob {
+    let logprob = -((mix(hash, id) % 1000) as f32) / 1000.0;
+    TokenLogprob { logprob, top: (0..u32::from(top)).map(|i| (id + i, logprob - i as f32)).collect() }
+}

@@ -1,0 +1,193 @@
+//! Who is next among those that wait: the highest priority; within it, the user with the least service per weight (the
+//! virtual token counter of Sheng et al., "Fairness in Serving Large Language Models", 2024); within a user, the
+//! earliest arrival. Must not know what a request needs to run.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque, binary_heap::PeekMut},
+};
+
+/// Service in units of tokens over weight, fixed point.
+pub(super) type Service = u64;
+
+const UNIT: Service = 1 << 16;
+
+/// What waits in a [`FairQueue`].
+pub(super) trait Queued {
+    /// Whose request it is.
+    fn user(&self) -> u64;
+    /// Higher goes first.
+    fn priority(&self) -> i32;
+    /// In order of arrival.
+    fn arrival(&self) -> u64;
+}
+
+/// Waiting requests, and the service that every user with requests inside has had.
+#[derive(Debug)]
+pub(super) struct FairQueue<T> {
+    classes: BTreeMap<Reverse<i32>, Class<T>>,
+    accounts: HashMap<u64, Account>,
+    len: usize,
+    num_joined: u64,
+}
+
+#[derive(Debug)]
+struct Class<T> {
+    /// Users with an entry in `order`, each one's requests by arrival.
+    users: HashMap<u64, VecDeque<T>>,
+    /// One entry per user: a service that was true once and only grows, so that a stale one is found at the top.
+    order: BinaryHeap<Reverse<(Service, Reverse<u64>, u64)>>,
+}
+
+#[derive(Debug)]
+struct Account {
+    service: Service,
+    /// Requests of the user that wait or run.
+    inside: usize,
+    /// When the user joined; of equals, the newcomer goes first.
+    joined: u64,
+}
+
+impl<T: Queued> FairQueue<T> {
+    pub fn new() -> Self {
+        Self { classes: BTreeMap::new(), accounts: HashMap::new(), len: 0, num_joined: 0 }
+    }
+
+    /// Requests that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A request arrives. A user who was away starts level with the least served who is here: absence earns nothing.
+    pub fn join(&mut self, item: T) {
+        let user = item.user();
+        if self.accounts.get(&user).is_none_or(|account| account.inside == 0) {
+            let least = self.accounts.values().filter(|account| account.inside > 0).map(|account| account.service);
+            let least = least.min().unwrap_or(0);
+            self.num_joined += 1;
+            let joined = self.num_joined;
+            let account = self.accounts.entry(user).or_insert(Account { service: 0, inside: 0, joined });
+            account.service = account.service.max(least);
+            account.joined = joined;
+        }
+        if let Some(account) = self.accounts.get_mut(&user) {
+            account.inside += 1;
+        }
+        self.push(item);
+    }
+
+    /// Puts back a request that has joined and not left: it keeps its place by arrival.
+    pub fn push(&mut self, item: T) {
+        let (user, arrival) = (item.user(), item.arrival());
+        let class = self.classes.entry(Reverse(item.priority())).or_insert_with(Class::new);
+        let waiting = class.users.entry(user).or_insert_with(|| {
+            let (service, joined) =
+                self.accounts.get(&user).map_or((0, 0), |account| (account.service, account.joined));
+            class.order.push(Reverse((service, Reverse(joined), user)));
+            VecDeque::new()
+        });
+        let place = waiting.partition_point(|other| other.arrival() < arrival);
+        waiting.insert(place, item);
+        self.len += 1;
+    }
+
+    /// A request that joined has ended.
+    pub fn leave(&mut self, user: u64) {
+        if let Some(account) = self.accounts.get_mut(&user) {
+            account.inside -= 1;
+        }
+        // Whoever is gone and not ahead of those who are here would start level with them anyway.
+        if self.accounts.len() > 64
+            && self.accounts.values().filter(|account| account.inside > 0).count() * 2 < self.accounts.len()
+        {
+            let here = self.accounts.values().filter(|account| account.inside > 0);
+            let least = here.map(|account| account.service).min().unwrap_or(Service::MAX);
+            self.accounts.retain(|_, account| account.inside > 0 || account.service > least);
+        }
+    }
+
+    /// Notes that a user was served so many tokens.
+    pub fn charge(&mut self, user: u64, weight: u32, tokens: usize) {
+        if let Some(account) = self.accounts.get_mut(&user) {
+            account.service += tokens as Service * UNIT / Service::from(weight.max(1));
+        }
+    }
+
+    /// The user's service per weight.
+    pub fn service(&self, user: u64) -> Service {
+        self.accounts.get(&user).map_or(0, |account| account.service)
+    }
+
+    /// The next request.
+    pub fn peek(&mut self) -> Option<&T> {
+        while let Some(mut class) = self.classes.first_entry() {
+            if class.get_mut().settle(&self.accounts) {
+                break;
+            }
+            class.remove();
+        }
+        self.front()
+    }
+
+    /// The next request as of the last [`FairQueue::peek`].
+    pub fn front(&self) -> Option<&T> {
+        let class = self.classes.first_key_value()?.1;
+        class.users.get(&class.order.peek()?.0.2)?.front()
+    }
+
+    /// Takes the next request.
+    pub fn pop(&mut self) -> Option<T> {
+        self.peek()?;
+        let mut class = self.classes.first_entry()?;
+        let user = class.get().order.peek()?.0.2;
+        let item = class.get_mut().users.get_mut(&user)?.pop_front()?;
+        self.len -= 1;
+        Some(item)
+    }
+
+    /// All waiting requests, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.classes.values().flat_map(|class| class.users.values().flatten())
+    }
+
+    /// Takes out every waiting request that `remove` says.
+    pub fn extract(&mut self, mut remove: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut removed = Vec::new();
+        for waiting in self.classes.values_mut().flat_map(|class| class.users.values_mut()) {
+            let mut index = 0;
+            while index < waiting.len() {
+                match remove(&waiting[index]) {
+                    true => removed.extend(waiting.remove(index)),
+                    false => index += 1,
+                }
+            }
+        }
+        self.len -= removed.len();
+        removed
+    }
+}
+
+impl<T> Class<T> {
+    fn new() -> Self {
+        Self { users: HashMap::new(), order: BinaryHeap::new() }
+    }
+
+    /// Brings the least served user with a waiting request to the top of `order`; false if there is none.
+    fn settle(&mut self, accounts: &HashMap<u64, Account>) -> bool {
+        while let Some(mut top) = self.order.peek_mut() {
+            let Reverse((service, _, user)) = *top;
+            if self.users.get(&user).is_none_or(VecDeque::is_empty) {
+                self.users.remove(&user);
+                PeekMut::pop(top);
+                continue;
+            }
+            match accounts.get(&user) {
+                Some(account) if account.service != service => {
+                    *top = Reverse((account.service, Reverse(account.joined), user));
+                }
+                _ => return true,
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,42 @@
+//! How much room running sequences are still going to take: requests are admitted only where the pool is expected to
+//! hold everyone until the end, so that preemption stays the exception. Must not know blocks.
+
+/// The share of its `max_tokens` that a request is expected to generate.
+#[derive(Debug, Clone)]
+pub(super) struct Growth {
+    /// Moving average over finished requests.
+    learnt: f64,
+    /// 1 right after a preemption for want of blocks, then fading.
+    caution: f64,
+}
+
+impl Growth {
+    /// Half of what is asked for, until something is known.
+    pub fn new() -> Self {
+        Self { learnt: 0.5, caution: 0.0 }
+    }
+
+    /// Tokens that a request which has generated `generated` of at most `max_tokens` is still expected to add.
+    pub fn expected(&self, generated: usize, max_tokens: usize) -> usize {
+        let share = self.learnt + (1.0 - self.learnt) * self.caution;
+        let total = (max_tokens as f64 * share).ceil() as usize;
+        let rest = max_tokens - generated.min(max_tokens);
+        // One that has outlived the expectation is expected to go on for a while.
+        total.saturating_sub(generated).max(rest.min(kernels::BLOCK_SIZE))
+    }
+
+    /// A request has come to its end.
+    pub fn finished(&mut self, generated: usize, max_tokens: usize) {
+        self.learnt += 0.05 * (generated as f64 / max_tokens.max(1) as f64 - self.learnt);
+    }
+
+    /// The pool was too small for those admitted.
+    pub fn overflowed(&mut self) {
+        self.caution = 1.0;
+    }
+
+    /// A step without overflow.
+    pub fn step(&mut self) {
+        self.caution *= 0.995;
+    }
+}

@@ -1,0 +1,323 @@
+//! Who runs, with how many tokens, in which blocks: one schedule without phases. Every sequence's computed tokens catch
+//! up with its length under one token budget; prompts ride in the same step as running streams. Pure bookkeeping over
+//! ids: must not know tensors, threads or what time it is other than by being told.
+
+mod cost_model;
+mod fair_queue;
+mod growth;
+mod preempt;
+mod prefill;
+
+use std::time::{Duration, Instant};
+
+use self::{
+    cost_model::CostModel,
+    fair_queue::{FairQueue, Queued},
+    growth::Growth,
+};
+use super::{
+    EngineError, EngineOptions, EngineStats, FinishReason,
+    batch::{LogitRows, SampledToken, SequenceOutput, SequenceStep, StepBatch, StepOutput},
+    prefix_cache::PrefixCache,
+    sequence::{Sequence, Submission},
+};
+
+/// All requests inside the engine, waiting or running.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    options: EngineOptions,
+    cache: PrefixCache,
+    queue: FairQueue<Box<Sequence>>,
+    /// Waiting for a block that a running sequence computes.
+    awaiting: Vec<Box<Sequence>>,
+    /// Running sequences by slot.
+    slots: Vec<Option<Box<Sequence>>>,
+    free_slots: Vec<usize>,
+    /// Slots to be forgotten by the executor.
+    ended_slots: Vec<usize>,
+    cost: CostModel,
+    growth: Growth,
+    pace: Pace,
+    stats: EngineStats,
+    num_arrivals: u64,
+}
+
+/// How quickly requests get through, for telling newcomers their wait.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Mean time from a request's start to its end.
+    residence: Option<Duration>,
+}
+
+impl Queued for Box<Sequence> {
+    fn user(&self) -> u64 {
+        self.user
+    }
+
+    fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    fn arrival(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Scheduler {
+    pub fn new(options: EngineOptions) -> Self {
+        Self {
+            cache: PrefixCache::new(options.num_blocks, options.prefix_cache),
+            queue: FairQueue::new(),
+            awaiting: Vec::new(),
+            slots: (0..options.max_sequences).map(|_| None).collect(),
+            free_slots: (0..options.max_sequences).rev().collect(),
+            ended_slots: Vec::new(),
+            cost: CostModel::new(options.max_stall),
+            growth: Growth::new(),
+            pace: Pace::default(),
+            stats: EngineStats { kv_blocks: options.num_blocks, ..EngineStats::default() },
+            num_arrivals: 0,
+            options,
+        }
+    }
+
+    /// Takes a request in.
+    pub fn add(&mut self, submission: Submission) {
+        self.num_arrivals += 1;
+        // Distinct per request, reproducible per engine.
+        let seed = self.options.seed ^ self.num_arrivals.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.queue.join(Box::new(Sequence::new(self.num_arrivals, submission, seed)));
+    }
+
+    /// Whether no request is inside.
+    pub fn is_idle(&self) -> bool {
+        self.num_running() == 0 && self.queue.len() == 0 && self.awaiting.is_empty()
+    }
+
+    /// Running sequences.
+    pub fn num_running(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
+    /// Fills `batch` with the next step. An empty batch means that every request has ended.
+    pub fn schedule(&mut self, now: Instant, batch: &mut StepBatch) {
+        batch.clear();
+        self.sweep(now);
+        self.growth.step();
+        self.make_room();
+        self.schedule_decodes(batch);
+        self.schedule_prefills(now, batch);
+        batch.ended.append(&mut self.ended_slots);
+    }
+
+    /// Takes a step's tokens; `elapsed` is what it took.
+    pub fn commit(&mut self, batch: &StepBatch, output: StepOutput, elapsed: Duration, now: Instant) {
+        let prompt_tokens = |step: &&SequenceStep| step.num_tokens > 1 || step.logits == LogitRows::None;
+        let num_prompt_tokens = batch.sequences.iter().filter(prompt_tokens).map(|step| step.num_tokens).sum::<usize>();
+        self.cost.observe(batch.token_ids.len() - num_prompt_tokens, num_prompt_tokens, elapsed);
+        self.stats.steps += 1;
+        let StepOutput { sequences, tokens, prompt_logprobs } = output;
+        let mut tokens = tokens.into_iter();
+        let mut prompt_logprobs = prompt_logprobs.into_iter();
+        for (step, outcome) in batch.sequences.iter().zip(sequences) {
+            let Some(sequence) = &mut self.slots[step.slot] else { continue };
+            if let LogitRows::All { .. } = step.logits {
+                let end = (step.first_position + step.num_tokens).min(sequence.prompt_len - 1);
+                let rows = prompt_logprobs.by_ref().take(end.saturating_sub(step.first_position));
+                sequence.append_prompt_logprobs(rows);
+            }
+            match outcome {
+                SequenceOutput::NotFinite => {
+                    self.cache.forget(&sequence.block_table);
+                    sequence.fail(EngineError::NotFinite);
+                    self.end(step.slot);
+                }
+                SequenceOutput::Tokens(count) => {
+                    let reason = self.advance(*step, tokens.by_ref().take(count));
+                    if let Some(reason) = reason {
+                        self.finish(step.slot, reason, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A sequence's step is done: its KV counts, and its new tokens are appended.
+    fn advance(&mut self, step: SequenceStep, tokens: impl Iterator<Item = SampledToken>) -> Option<FinishReason> {
+        let sequence = self.slots[step.slot].as_mut()?;
+        let computed = sequence.num_computed_tokens + step.num_tokens;
+        sequence.num_computed_tokens = computed.min(sequence.token_ids.len());
+        let (cached, high_water) = (&mut self.cache, sequence.high_water);
+        self.stats.computed_tokens += step.num_tokens as u64;
+        self.stats.recomputed_tokens += high_water.saturating_sub(step.first_position).min(step.num_tokens) as u64;
+        sequence.high_water = high_water.max(computed);
+        let prefix = super::prefix_cache::Prefix {
+            tokens: &sequence.token_ids[..sequence.num_computed_tokens],
+            scope: sequence.scope,
+        };
+        cached.complete(&mut sequence.chain, prefix, &sequence.block_table);
+        let mut reason = None;
+        for token in tokens {
+            self.stats.generation_tokens += 1;
+            reason = sequence.append(token);
+            if reason.is_some() {
+                break;
+            }
+        }
+        reason
+    }
+
+    /// A step has failed: so have its sequences, and whatever it may have written.
+    pub fn fail(&mut self, batch: &StepBatch, message: &str) {
+        self.stats.failed_steps += 1;
+        for step in &batch.sequences {
+            if let Some(sequence) = &self.slots[step.slot] {
+                sequence.fail(EngineError::Step(message.to_owned()));
+                self.end(step.slot);
+            }
+        }
+    }
+
+    /// Ends everything with an error.
+    pub fn fail_all(&mut self, error: &EngineError) {
+        for slot in 0..self.slots.len() {
+            if let Some(sequence) = &self.slots[slot] {
+                sequence.fail(error.clone());
+                self.end(slot);
+            }
+        }
+        let mut waiting = self.queue.extract(|_| true);
+        waiting.append(&mut self.awaiting);
+        for sequence in waiting {
+            sequence.fail(error.clone());
+            self.queue.leave(sequence.user);
+        }
+    }
+
+    /// Ends requests that nobody listens to or whose deadline has passed.
+    fn sweep(&mut self, now: Instant) {
+        for slot in 0..self.slots.len() {
+            match &self.slots[slot] {
+                Some(sequence) if sequence.is_cancelled() => self.end(slot),
+                Some(sequence) if sequence.is_late(now) => self.finish(slot, FinishReason::Deadline, now),
+                _ => {}
+            }
+        }
+        let is_over = |sequence: &Sequence| sequence.is_cancelled() || sequence.is_late(now);
+        let mut over = self.queue.extract(|sequence| is_over(sequence));
+        over.extend(self.awaiting.extract_if(.., |sequence| is_over(sequence)));
+        for sequence in over {
+            sequence.finish(FinishReason::Deadline);
+            self.queue.leave(sequence.user);
+        }
+    }
+
+    /// One token for every sequence that is not inside its prompt. [`Scheduler::make_room`] has seen to the blocks.
+    fn schedule_decodes(&mut self, batch: &mut StepBatch) {
+        for slot in 0..self.slots.len() {
+            let Some(sequence) = self.slots[slot].as_mut().filter(|sequence| sequence.is_decoding()) else { continue };
+            if sequence.needs_block() {
+                match self.cache.allocate() {
+                    Some(block) => sequence.block_table.push(block),
+                    None => continue,
+                }
+            }
+            self.push_step(slot, 1, batch);
+        }
+    }
+
+    /// Puts `num_tokens` of a sequence into the batch and charges its user for those not charged before.
+    fn push_step(&mut self, slot: usize, num_tokens: usize, batch: &mut StepBatch) {
+        let Some(sequence) = &mut self.slots[slot] else { return };
+        let first = sequence.num_computed_tokens;
+        let end = first + num_tokens;
+        let sample = end == sequence.token_ids.len();
+        let logits = match (sequence.wants_prompt_logprobs(), sample) {
+            (true, sample) => LogitRows::All { sample },
+            (false, true) => LogitRows::Last,
+            (false, false) => LogitRows::None,
+        };
+        let new_blocks = &sequence.block_table.blocks()[sequence.num_sent_blocks..];
+        let num_new_blocks = new_blocks.len();
+        batch.new_blocks.extend(new_blocks.iter().map(super::block_pool::Block::id));
+        batch.token_ids.extend_from_slice(&sequence.token_ids[first..end]);
+        batch.sequences.push(SequenceStep { slot, first_position: first, num_tokens, num_new_blocks, logits });
+        sequence.num_sent_blocks += num_new_blocks;
+        let (user, weight) = (sequence.user, sequence.weight);
+        self.queue.charge(user, weight, end.saturating_sub(sequence.high_water.max(first)));
+    }
+
+    /// Ends a running sequence with its last word.
+    fn finish(&mut self, slot: usize, reason: FinishReason, now: Instant) {
+        let Some(sequence) = &self.slots[slot] else { return };
+        sequence.finish(reason);
+        self.growth.finished(sequence.num_generated(), sequence.max_tokens);
+        if let Some(started) = sequence.output.started_at() {
+            self.pace.observe(now.saturating_duration_since(started));
+        }
+        self.end(slot);
+    }
+
+    /// Takes a sequence out of its slot for good; its blocks come back by drop.
+    fn end(&mut self, slot: usize) {
+        if let Some(sequence) = self.vacate(slot) {
+            self.queue.leave(sequence.user);
+        }
+    }
+
+    fn vacate(&mut self, slot: usize) -> Option<Box<Sequence>> {
+        let mut sequence = self.slots[slot].take()?;
+        self.cache.abandon(&mut sequence.chain, sequence.id);
+        self.free_slots.push(slot);
+        self.ended_slots.push(slot);
+        Some(sequence)
+    }
+
+    /// A snapshot for whoever watches.
+    pub fn stats(&self) -> EngineStats {
+        EngineStats {
+            running: self.num_running(),
+            waiting: self.queue.len() + self.awaiting.len(),
+            kv_blocks_used: self.options.num_blocks - self.cache.pool().num_available(),
+            kv_blocks_cached: self.cache.pool().num_retained(),
+            ..self.stats
+        }
+    }
+
+    /// Mean time between two starts while others wait.
+    pub fn start_interval(&self) -> Duration {
+        self.pace.residence.unwrap_or_default() / self.num_running().max(1) as u32
+    }
+
+    /// Proves that blocks, slots and cache agree.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_integrity(&self) -> Result<(), String> {
+        self.cache.check_integrity(self.slots.iter().flatten().map(|sequence| &sequence.block_table))?;
+        let occupied = self.slots.iter().flatten().count();
+        if occupied + self.free_slots.len() != self.slots.len() {
+            return Err(format!(
+                "{occupied} slots occupied and {} free of {}",
+                self.free_slots.len(),
+                self.slots.len()
+            ));
+        }
+        for sequence in self.slots.iter().flatten() {
+            if sequence.block_table.len() * kernels::BLOCK_SIZE < sequence.num_computed_tokens {
+                return Err(format!("sequence {} has more tokens computed than blocks", sequence.id));
+            }
+        }
+        match self.queue.iter().chain(&self.awaiting).find(|sequence| sequence.block_table.len() > 0) {
+            Some(sequence) => Err(format!("sequence {} waits and owns blocks", sequence.id)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Pace {
+    fn observe(&mut self, residence: Duration) {
+        let known = self.residence.unwrap_or(residence);
+        self.residence = Some(known.mul_f64(0.8) + residence.mul_f64(0.2));
+    }
+}

@@ -1,0 +1,163 @@
+//! The part of a step that is prompts: running sequences inside theirs and newcomers from the queue, in one fair order
+//! under what the token budget has left.
+
+use std::{cmp::Reverse, time::Instant};
+
+use kernels::BLOCK_SIZE;
+
+use super::{Scheduler, Sequence, StepBatch, fair_queue::Service};
+use crate::engine::prefix_cache::Lookup;
+
+/// Whose turn it is: least first.
+type Turn = (Reverse<i32>, Service, u64);
+
+impl Scheduler {
+    /// Fills the rest of the step with prompt tokens.
+    pub(super) fn schedule_prefills(&mut self, now: Instant, batch: &mut StepBatch) {
+        self.requeue_awaiting();
+        let has_streams = !batch.sequences.is_empty();
+        let room = self.options.max_tokens_per_step - batch.token_ids.len();
+        let mut budget = room.min(self.cost.prompt_tokens(has_streams));
+        let mut logit_rows = self.options.max_logit_rows() - batch.sequences.len();
+        let in_prompt = |slot: &usize| self.slots[*slot].as_ref().is_some_and(|sequence| !sequence.is_decoding());
+        let mut partial: Vec<usize> = (0..self.slots.len()).filter(in_prompt).collect();
+        // Blocks that those running are expected to need; newcomers must leave them.
+        let mut reserve = None;
+        while budget > 0 && logit_rows > 0 {
+            let next_partial =
+                (0..partial.len()).min_by_key(|&i| self.slots[partial[i]].as_ref().map(|s| self.turn(s)));
+            let partial_turn = next_partial.and_then(|i| Some(self.turn(self.slots[partial[i]].as_ref()?)));
+            let newcomer_turn = self.next_newcomer();
+            let slot = match (next_partial, newcomer_turn) {
+                (Some(i), newcomer) if newcomer.is_none_or(|turn| partial_turn <= Some(turn)) => partial.swap_remove(i),
+                (_, Some(_)) => match self.admit(now, &mut reserve, batch) {
+                    Some(slot) => slot,
+                    // The next in turn does not fit: no other newcomer overtakes it, those inside go on.
+                    None if partial.is_empty() => break,
+                    None => {
+                        self.finish_partial(partial, budget, logit_rows, batch);
+                        break;
+                    }
+                },
+                _ => break,
+            };
+            let (tokens, rows) = self.push_prefill(slot, budget, logit_rows, batch);
+            budget -= tokens;
+            logit_rows -= rows;
+        }
+    }
+
+    /// Gives the budget to running prompts only.
+    fn finish_partial(&mut self, mut partial: Vec<usize>, mut budget: usize, mut rows: usize, batch: &mut StepBatch) {
+        partial.sort_by_key(|&slot| self.slots[slot].as_ref().map(|sequence| self.turn(sequence)));
+        for slot in partial {
+            if budget == 0 || rows == 0 {
+                break;
+            }
+            let (tokens, logits) = self.push_prefill(slot, budget, rows, batch);
+            budget -= tokens;
+            rows -= logits;
+        }
+    }
+
+    fn push_prefill(&mut self, slot: usize, budget: usize, logit_rows: usize, batch: &mut StepBatch) -> (usize, usize) {
+        let Some(sequence) = &self.slots[slot] else { return (0, 0) };
+        let mut tokens = sequence.num_remaining().min(budget);
+        let all_rows = sequence.wants_prompt_logprobs();
+        if all_rows {
+            tokens = tokens.min(logit_rows);
+        }
+        self.push_step(slot, tokens, batch);
+        (tokens, if all_rows { tokens } else { 1 })
+    }
+
+    fn turn(&self, sequence: &Sequence) -> Turn {
+        (Reverse(sequence.priority), self.queue.service(sequence.user), sequence.id)
+    }
+
+    /// Back into the queue with those whose awaited block is there, or will not come.
+    fn requeue_awaiting(&mut self) {
+        let cache = &self.cache;
+        let ready = |sequence: &mut Box<Sequence>| !sequence.awaits.is_some_and(|node| cache.is_computing(node));
+        for sequence in self.awaiting.extract_if(.., ready) {
+            self.queue.push(sequence);
+        }
+    }
+
+    /// The turn of the next request in the queue that waits for nobody's block; those that do are put aside.
+    pub(super) fn next_newcomer(&mut self) -> Option<Turn> {
+        loop {
+            let sequence = self.queue.peek()?;
+            let found = self.cache.lookup(sequence.prefix(), sequence.max_hit_blocks(), sequence.priority);
+            let Some(node) = found.awaits else {
+                let (priority, user, id) = (sequence.priority, sequence.user, sequence.id);
+                return Some((Reverse(priority), self.queue.service(user), id));
+            };
+            let mut sequence = self.queue.pop()?;
+            sequence.awaits = Some(node);
+            self.awaiting.push(sequence);
+        }
+    }
+
+    /// Gives the next request in the queue a slot and the blocks of its tokens, if there is room.
+    fn admit(&mut self, now: Instant, reserve: &mut Option<usize>, batch: &mut StepBatch) -> Option<usize> {
+        let &slot = self.free_slots.last()?;
+        let sequence = self.queue.front()?;
+        let found = self.cache.lookup(sequence.prefix(), sequence.max_hit_blocks(), sequence.priority);
+        let growth = self.expected_growth(sequence);
+        let needed = self.blocks_to_take(sequence, &found);
+        let reserve = reserve.get_or_insert_with(|| {
+            self.slots.iter().flatten().map(|sequence| self.expected_growth(sequence)).sum::<usize>()
+        });
+        let alone = self.num_running() == 0;
+        if needed + if alone { 0 } else { *reserve + growth } > self.cache.pool().num_available() {
+            return None;
+        }
+        *reserve += growth;
+        self.free_slots.pop();
+        let sequence = self.queue.pop()?;
+        self.start(slot, sequence, &found, now, batch);
+        Some(slot)
+    }
+
+    /// Blocks that admission takes out of those available: new ones, and cached ones that nobody owns.
+    pub(super) fn blocks_to_take(&self, sequence: &Sequence, found: &Lookup) -> usize {
+        let pool = self.cache.pool();
+        let owned = found.hits.iter().filter(|&&id| pool.references(id) > 0).count();
+        sequence.num_blocks_needed() - owned
+    }
+
+    fn start(&mut self, slot: usize, mut sequence: Box<Sequence>, found: &Lookup, now: Instant, batch: &mut StepBatch) {
+        let hits = found.hits.len() * BLOCK_SIZE;
+        sequence.chain = self.cache.take(found, &mut sequence.block_table);
+        sequence.num_computed_tokens = hits;
+        sequence.high_water = sequence.high_water.max(hits);
+        sequence.num_sent_blocks = 0;
+        sequence.awaits = None;
+        while sequence.needs_block() {
+            match self.cache.allocate() {
+                Some(block) => sequence.block_table.push(block),
+                None => break,
+            }
+        }
+        let mut chain = std::mem::take(&mut sequence.chain);
+        self.cache.claim(&mut chain, sequence.prefix(), sequence.id, sequence.priority);
+        sequence.chain = chain;
+        if sequence.output.start(now, hits) {
+            self.stats.prompt_tokens += sequence.prompt_len as u64;
+            if sequence.max_hit_blocks() > 0 || !sequence.wants_prompt_logprobs() {
+                self.stats.prefix_queries += sequence.prompt_len as u64;
+                self.stats.prefix_hits += hits as u64;
+            }
+        }
+        batch.started.push(sequence.start(slot));
+        self.slots[slot] = Some(sequence);
+    }
+
+    /// Blocks that a running sequence is expected to add.
+    pub(super) fn expected_growth(&self, sequence: &Sequence) -> usize {
+        let tokens = self.growth.expected(sequence.num_generated(), sequence.max_tokens);
+        let blocks = (sequence.token_ids.len() + tokens).div_ceil(BLOCK_SIZE);
+        blocks - sequence.num_blocks_needed()
+    }
+}

@@ -15,6 +15,16 @@ pub enum Architecture {
     Qwen3,
 }
 
+impl Architecture {
+    /// How GGUF files of this architecture lay out the rows of q and k; safetensors are [`RopeStyle::Neox`] always.
+    pub(crate) fn gguf_rope_style(self) -> RopeStyle {
+        match self {
+            Self::Llama | Self::Mistral => RopeStyle::Interleaved,
+            Self::Qwen2 | Self::Qwen3 => RopeStyle::Neox,
+        }
+    }
+}
+
 /// How the rotary embedding reaches past the context it was trained with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
@@ -98,6 +108,26 @@ impl ModelConfig {
             matrices.extend(of_block.map(named));
         }
         matrices
+    }
+
+    /// Every norm and bias by GGUF name, with its length.
+    pub fn vectors(&self) -> Vec<(String, usize)> {
+        let (q_size, kv_size) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
+        let mut of_block = vec![("attn_norm.weight", self.hidden_size), ("ffn_norm.weight", self.hidden_size)];
+        match self.architecture {
+            Architecture::Llama | Architecture::Mistral => {}
+            Architecture::Qwen2 => {
+                of_block.extend([("attn_q.bias", q_size), ("attn_k.bias", kv_size), ("attn_v.bias", kv_size)]);
+            }
+            Architecture::Qwen3 => {
+                of_block.extend([("attn_q_norm.weight", self.head_dim), ("attn_k_norm.weight", self.head_dim)]);
+            }
+        }
+        let mut vectors = vec![("output_norm.weight".to_owned(), self.hidden_size)];
+        for layer in 0..self.num_layers {
+            vectors.extend(of_block.iter().map(|(name, len)| (format!("blk.{layer}.{name}"), *len)));
+        }
+        vectors
     }
 
     /// Refuses sizes that contradict each other or that no real model has: whatever is computed from a checked

@@ -3,6 +3,7 @@
 
 mod arch;
 mod batch;
+mod blocks;
 mod config;
 mod error;
 mod file;
@@ -10,8 +11,13 @@ mod gguf;
 mod layers;
 mod mapped;
 mod model;
+mod partial;
 mod plan;
+pub mod random;
+mod recipe;
 mod rope;
+mod rows;
+mod safetensors;
 mod weights;
 
 pub use batch::{ForwardBatch, KvCache};
@@ -20,3 +26,4 @@ pub use error::{Error, Result};
 pub use file::{GgufVocabulary, ModelFile, TensorInfo, TensorView, TokenKind, TokenizerSource};
 pub use model::Model;
 pub use plan::MemoryPlan;
+pub use recipe::Recipe;

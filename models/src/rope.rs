@@ -15,6 +15,17 @@ pub(crate) fn rope_table(config: &ModelConfig) -> RopeTable {
     RopeTable::new(config.rope_style, inverse_frequencies, 1.0)
 }
 
+/// What each pair's frequency is divided by, `(head_dim / 2)` values: any scaling in the form of GGUF's tensor
+/// `rope_freqs.weight`.
+pub(crate) fn divisors(config: &ModelConfig) -> Vec<f32> {
+    let base = f64::from(config.rope_theta);
+    let divisor = |pair: usize| {
+        let frequency = base.powf(-2.0 * pair as f64 / config.head_dim as f64);
+        (frequency / scaled(frequency, pair, &config.rope_scaling)) as f32
+    };
+    (0..config.head_dim / 2).map(divisor).collect()
+}
+
 fn scaled(frequency: f64, pair: usize, scaling: &RopeScaling) -> f64 {
     match scaling {
         RopeScaling::None => frequency,

@@ -1,6 +1,6 @@
 //! Hyperparameters from a GGUF file's `{architecture}.*` keys and the shapes of its tensors.
 
-use kernels::{GgmlType, RopeStyle};
+use kernels::GgmlType;
 
 use super::metadata::Metadata;
 use super::value::Value;
@@ -44,10 +44,7 @@ pub(super) fn read(file: &GgufFile) -> Parsed<ModelConfig> {
         rms_norm_eps: keys.f32("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
         rope_theta: keys.f32("rope.freq_base")?.unwrap_or(10_000.0),
         rope_scaling: rope_scaling(file, &keys, head_dim)?,
-        rope_style: match architecture {
-            Architecture::Llama | Architecture::Mistral => RopeStyle::Interleaved,
-            Architecture::Qwen2 | Architecture::Qwen3 => RopeStyle::Neox,
-        },
+        rope_style: architecture.gguf_rope_style(),
         max_context: keys.needed("context_length")?,
         sliding_window: keys.size("attention.sliding_window")?.filter(|window| *window > 0),
         tied_embeddings: file.tensor("output.weight").is_none(),

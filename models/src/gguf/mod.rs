@@ -4,10 +4,12 @@
 
 mod config;
 mod cursor;
+mod describe;
 mod metadata;
 mod table;
 mod value;
 mod vocabulary;
+pub(crate) mod writer;
 
 use std::path::Path;
 

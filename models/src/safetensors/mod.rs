@@ -1,0 +1,3 @@
+//! Safetensors directories of Hugging Face.
+
+pub(crate) mod names;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use kernels::GgmlType;
 
 use crate::gguf::GgufFile;
+use crate::safetensors::SafetensorsDir;
 use crate::{Error, ModelConfig, Result};
 
 /// Where the tokenizer comes from.
@@ -89,13 +90,18 @@ pub struct ModelFile {
 #[derive(Debug)]
 enum Source {
     Gguf(GgufFile),
+    Safetensors(SafetensorsDir),
 }
 
 impl ModelFile {
     /// Opens a GGUF file or a safetensors directory and proves its table sound: afterwards no tensor can reach outside
     /// its file.
     pub fn open(path: &Path) -> Result<Self> {
-        let source = Source::Gguf(GgufFile::open(path)?);
+        let source = if path.is_dir() {
+            Source::Safetensors(SafetensorsDir::open(path)?)
+        } else {
+            Source::Gguf(GgufFile::open(path)?)
+        };
         Ok(Self { path: path.to_owned(), source })
     }
 
@@ -108,6 +114,7 @@ impl ModelFile {
     pub fn format(&self) -> String {
         match &self.source {
             Source::Gguf(file) => format!("GGUF v{}", file.version()),
+            Source::Safetensors(_) => "safetensors".into(),
         }
     }
 
@@ -115,6 +122,7 @@ impl ModelFile {
     pub fn config(&self) -> Result<ModelConfig> {
         match &self.source {
             Source::Gguf(file) => file.config(),
+            Source::Safetensors(directory) => directory.config(),
         }
     }
 
@@ -122,6 +130,7 @@ impl ModelFile {
     pub fn tokenizer(&self) -> Result<TokenizerSource> {
         match &self.source {
             Source::Gguf(file) => Ok(TokenizerSource::Gguf(Box::new(file.vocabulary()?))),
+            Source::Safetensors(directory) => directory.tokenizer(),
         }
     }
 
@@ -129,6 +138,7 @@ impl ModelFile {
     pub fn chat_template(&self) -> Option<&str> {
         match &self.source {
             Source::Gguf(file) => file.chat_template(),
+            Source::Safetensors(directory) => directory.chat_template(),
         }
     }
 
@@ -137,6 +147,7 @@ impl ModelFile {
     pub fn end_ids(&self) -> Vec<u32> {
         match &self.source {
             Source::Gguf(file) => file.end_ids(),
+            Source::Safetensors(directory) => directory.end_ids(),
         }
     }
 
@@ -144,6 +155,7 @@ impl ModelFile {
     pub fn metadata(&self) -> Vec<(String, String)> {
         match &self.source {
             Source::Gguf(file) => file.metadata().iter().map(|(key, v)| (key.to_owned(), v.to_string())).collect(),
+            Source::Safetensors(directory) => directory.metadata(),
         }
     }
 
@@ -151,6 +163,7 @@ impl ModelFile {
     pub fn tensors(&self) -> Vec<TensorInfo> {
         match &self.source {
             Source::Gguf(file) => file.tensors().collect(),
+            Source::Safetensors(directory) => directory.tensors().collect(),
         }
     }
 
@@ -171,6 +184,7 @@ impl ModelFile {
     fn find(&self, name: &str) -> Option<TensorView<'_>> {
         match &self.source {
             Source::Gguf(file) => file.tensor_view(name),
+            Source::Safetensors(directory) => directory.tensor_view(name),
         }
     }
 
@@ -179,6 +193,7 @@ impl ModelFile {
     pub fn release(&self, view: &TensorView<'_>) {
         match &self.source {
             Source::Gguf(file) => file.release(view.bytes),
+            Source::Safetensors(directory) => directory.release(view.bytes),
         }
     }
 }

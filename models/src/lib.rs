@@ -5,6 +5,7 @@ mod arch;
 mod batch;
 mod blocks;
 mod config;
+mod end_tokens;
 mod error;
 mod file;
 mod gguf;

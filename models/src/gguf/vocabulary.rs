@@ -3,23 +3,11 @@
 use super::Parsed;
 use super::metadata::Metadata;
 use super::value::Value;
+use crate::end_tokens::ends_answer;
 use crate::{GgufVocabulary, TokenKind};
 
 /// Twice the largest vocabularies in use; keeps what a hostile file can make us copy within some tens of MiB.
 const MAX_TOKENS: usize = 1 << 19;
-
-/// Texts of tokens that end an answer, for files whose eos and eot keys name only one of them.
-const END_TEXTS: [&str; 9] = [
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<EOT>",
-    "<|END_OF_TURN_TOKEN|>",
-];
 
 /// Keys that name a token which ends an answer.
 const END_KEYS: [&str; 3] =
@@ -57,7 +45,7 @@ pub(super) fn end_ids(metadata: Metadata) -> Parsed<Vec<u32>> {
     }
     let kinds = per_token(metadata, "tokenizer.ggml.token_type", tokens.len(), token_kind)?;
     for (id, token) in tokens.iter().enumerate() {
-        let is_end = matches!(token?, Value::String(text) if END_TEXTS.contains(&text));
+        let is_end = matches!(token?, Value::String(text) if ends_answer(text));
         let is_special = kinds.get(id).is_some_and(|k| matches!(k, TokenKind::Control | TokenKind::UserDefined));
         if is_end && is_special {
             ids.push(id as u32);

@@ -67,7 +67,9 @@ impl RandomModel {
             table.insert(theirs(tensor), entry);
             offset = end;
         }
-        let header = json!(table).to_string();
+        // Padded so that the data is aligned, as the format's own writer does.
+        let mut header = json!(table).to_string();
+        header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
         let mut file = PartialFile::create(path)?;
         let io = |source| Error::Io { path: path.to_owned(), source };
         file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;

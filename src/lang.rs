@@ -1,4 +1,5 @@
-//! The language that the program speaks to the person at its command line. The API's messages are not its business.
+//! The languages that the program speaks to people: at the command line and in the API's messages. The words are
+//! elsewhere, beside what they are about.
 
 use std::str::FromStr;
 

@@ -73,8 +73,8 @@ fn engine(raw: &RawEngine, origin: Origin) -> Result<EngineSettings, ConfigError
     }
     let max_sequences = within("engine.max_sequences", raw.max_sequences, 1..=4096, origin)?;
     let max_batch_tokens = within("engine.max_batch_tokens", raw.max_batch_tokens, 1..=1 << 16, origin)?;
-    if max_batch_tokens < max_sequences {
-        let problem = format!("must be at least engine.max_sequences ({max_sequences}), not {max_batch_tokens}");
+    if max_batch_tokens <= max_sequences {
+        let problem = format!("must be more than engine.max_sequences ({max_sequences}), not {max_batch_tokens}");
         return Err(invalid("engine.max_batch_tokens", origin, problem));
     }
     Ok(EngineSettings {

@@ -1,0 +1,90 @@
+//! Why the model did not answer.
+
+use std::time::Duration;
+
+use crate::engine::{EngineError, SubmitError};
+use crate::text::TextError;
+
+/// A generation that was refused or failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GenerateError {
+    /// Prompt and answer do not fit.
+    #[error("{prompt} prompt tokens and {completion} for the answer do not fit into {limit}")]
+    ContextLength {
+        /// Tokens that fit.
+        limit: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens asked for, at least 1.
+        completion: usize,
+    },
+    /// The prompt has no token.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A token id of the prompt is outside the vocabulary.
+    #[error("token {id} is outside the vocabulary of {vocabulary}")]
+    PromptToken {
+        /// The id.
+        id: u32,
+        /// Ids that exist.
+        vocabulary: usize,
+    },
+    /// A token id of the bias is outside the vocabulary.
+    #[error("token {id} is outside the vocabulary of {vocabulary}")]
+    BiasToken {
+        /// The id.
+        id: u32,
+        /// Ids that exist.
+        vocabulary: usize,
+    },
+    /// `min_tokens` is above `max_tokens`.
+    #[error("min_tokens is above max_tokens")]
+    MinTokens,
+    /// The template refused the messages.
+    #[error("{0}")]
+    Template(String),
+    /// The text or the stop strings cannot be used.
+    #[error("{0}")]
+    Text(String),
+    /// The queue is full.
+    #[error("the queue is full")]
+    QueueFull {
+        /// Expected wait.
+        retry_after: Duration,
+    },
+    /// The engine takes no requests.
+    #[error("the engine takes no requests")]
+    Closed,
+    /// The answer took too long.
+    #[error("the answer took longer than allowed")]
+    Deadline,
+    /// The engine failed on this request.
+    #[error("{0}")]
+    Engine(EngineError),
+    /// A bug: a task ended without a word.
+    #[error("the answer ended without a reason")]
+    Lost,
+}
+
+impl From<TextError> for GenerateError {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Render(message) => Self::Template(message),
+            other => Self::Text(other.to_string()),
+        }
+    }
+}
+
+impl GenerateError {
+    /// The engine's refusal of a prompt of `prompt` tokens.
+    pub(super) fn refused(error: SubmitError, prompt: usize) -> Self {
+        match error {
+            SubmitError::TooLong { needed, limit } => {
+                Self::ContextLength { limit, prompt, completion: needed.saturating_sub(prompt) }
+            }
+            SubmitError::QueueFull { retry_after } => Self::QueueFull { retry_after },
+            SubmitError::Invalid(message) => Self::Text(message),
+            SubmitError::Closed => Self::Closed,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The outermost layer: request id, time, language of errors, security headers, metrics and the log line of a request.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::AppState;
+use super::error::ApiError;
+use super::messages;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
+/// Longest request id taken over from a client.
+const MAX_REQUEST_ID: usize = 128;
+const SECURITY: [(&str, &str); 4] = [
+    (
+        "content-security-policy",
+        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; \
+      frame-ancestors 'none'",
+    ),
+    ("x-frame-options", "DENY"),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+];
+
+/// Wraps every request.
+pub async fn envelope(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = request_id(request.headers());
+    let language = messages::language(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = error.render(language);
+    }
+    let elapsed = started.elapsed();
+    put_headers(response.headers_mut(), &request_id, elapsed);
+    let status = response.status().as_u16();
+    state.metrics.request(matched.as_deref().unwrap_or("unknown"), status, elapsed);
+    let request_id = request_id.to_str().unwrap_or_default();
+    tracing::info!(request_id, %method, path, status, ms = elapsed.as_millis() as u64, "request");
+    response
+}
+
+fn put_headers(headers: &mut HeaderMap, request_id: &HeaderValue, elapsed: Duration) {
+    headers.insert(REQUEST_ID, request_id.clone());
+    headers.insert(PROCESSING, HeaderValue::from(elapsed.as_millis() as u64));
+    for (name, value) in SECURITY {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+/// The client's own id if it is sane, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+        (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(plain)
+    };
+    let fresh = || format!("req_{:032x}", rand::random::<u128>()).parse().unwrap_or(HeaderValue::from_static("req"));
+    headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(fresh)
+}

@@ -1,0 +1,148 @@
+//! Everything that can be wrong with a request, with its status, type and code. The words are in `messages.rs`.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Problem {
+    /// The body is not UTF-8.
+    NotUtf8,
+    /// The body is not JSON; the parser's words.
+    NotJson(String),
+    /// The body is larger than so many bytes.
+    TooLarge(usize),
+    /// The content type is not JSON.
+    NotJsonType,
+    /// The body is compressed.
+    Encoded(String),
+    /// The body did not arrive in time.
+    SlowBody,
+    /// The body broke off.
+    BrokenBody,
+    /// A required field is absent.
+    Missing,
+    /// A field has the wrong type or form; the parser's words.
+    Malformed(String),
+    /// A field is outside its range.
+    OutOfRange {
+        /// Smallest value allowed.
+        low: f64,
+        /// Largest value allowed.
+        high: f64,
+    },
+    /// A field has a value that makes no sense here.
+    Invalid(Reason),
+    /// A known field that this server does not do.
+    NotBuilt,
+    /// Prompt and answer do not fit into the context.
+    ContextLength {
+        /// Tokens that fit.
+        limit: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens asked for as answer.
+        completion: usize,
+    },
+    /// The chat template refused the messages.
+    Template(String),
+    /// No such model.
+    NoModel(String),
+    /// No such route.
+    NoRoute(String),
+    /// The route does not take this method.
+    NoMethod(String),
+    /// The queue is full.
+    Overloaded(Duration),
+    /// Weights are not loaded yet.
+    Loading,
+    /// The server is stopping.
+    Stopping,
+    /// The request took longer than it may.
+    Deadline,
+    /// The engine failed on this request.
+    Engine(String),
+    /// A bug here.
+    Internal,
+}
+
+/// Why a value makes no sense although its type and range are right.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// A list or string that must not be empty.
+    Empty,
+    /// More entries than allowed.
+    TooMany(usize),
+    /// Token ids outside the vocabulary of so many.
+    TokenId {
+        /// The id.
+        id: u64,
+        /// Ids that exist.
+        vocabulary: usize,
+    },
+    /// A key that is not a token id.
+    NotATokenId(String),
+    /// A role that does not exist.
+    Role(String),
+    /// A content part that is not text.
+    Part(String),
+    /// Only makes sense together with another field.
+    Needs(&'static str),
+    /// Cannot be given together with another field.
+    Excludes(&'static str),
+    /// Must not be larger than another field.
+    Above(&'static str),
+}
+
+impl Problem {
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotJsonType | Self::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::SlowBody | Self::Deadline => StatusCode::REQUEST_TIMEOUT,
+            Self::NoModel(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Overloaded(_) | Self::Loading | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The envelope's `type`.
+    pub fn kind(&self) -> &'static str {
+        if self.status().is_server_error() { "server_error" } else { "invalid_request_error" }
+    }
+
+    /// The envelope's `code`.
+    pub fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotUtf8 | Self::NotJson(_) | Self::BrokenBody => "invalid_json",
+            Self::TooLarge(_) => "request_too_large",
+            Self::NotJsonType | Self::Encoded(_) => "unsupported_media_type",
+            Self::SlowBody | Self::Deadline => "timeout",
+            Self::Missing => "missing_required_parameter",
+            Self::Malformed(_) => "invalid_type",
+            Self::OutOfRange { .. } | Self::Invalid(_) | Self::Template(_) => "invalid_value",
+            Self::NotBuilt => "unsupported_parameter",
+            Self::ContextLength { .. } => "context_length_exceeded",
+            Self::NoModel(_) => "model_not_found",
+            Self::NoRoute(_) => "not_found",
+            Self::NoMethod(_) => "method_not_allowed",
+            Self::Overloaded(_) | Self::Stopping => "server_is_overloaded",
+            Self::Loading => "model_loading",
+            Self::Engine(_) => "engine_error",
+            Self::Internal => return None,
+        })
+    }
+
+    /// How long a client should wait before it tries again, for answers that say so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded(wait) => Some((*wait).max(Duration::from_millis(100))),
+            Self::Loading | Self::Stopping => Some(Duration::from_secs(5)),
+            _ => None,
+        }
+    }
+}

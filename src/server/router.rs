@@ -1,0 +1,51 @@
+//! Which address leads to which handler, and the layers around all of them.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::error::ApiError;
+use super::openai::{chat, completions, models};
+use super::problem::Problem;
+use super::{AppState, ask, docs, envelope, health, tokens};
+
+/// The whole application.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/chat/completions/stream", post(chat::chat_completions_stream))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/models", get(models::list_models))
+        .route("/v1/models/{*id}", get(models::get_model))
+        .route("/v1/llm/models", get(models::list_llm_models))
+        .route("/ask", post(ask::ask))
+        .route("/generate", post(ask::generate))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .merge(docs::routes())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(state.config.max_body))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(state.clone(), envelope::envelope))
+        .with_state(state)
+}
+
+async fn no_route(request: Request) -> ApiError {
+    Problem::NoRoute(request.uri().path().to_owned()).into()
+}
+
+async fn no_method(request: Request) -> ApiError {
+    Problem::NoMethod(request.method().to_string()).into()
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    ApiError::from(Problem::Internal).into_response()
+}

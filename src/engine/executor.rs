@@ -1,4 +1,4 @@
-//! The seam between deciding and computing. Two implementations: `ModelRunner` runs a model,
+//! The seam between deciding and computing. Two implementations: [`ModelRunner`](super::ModelRunner) runs a model,
 //! [`MockExecutor`](super::MockExecutor) computes tokens from a hash for tests of everything above it.
 
 use super::batch::{StepBatch, StepOutput};

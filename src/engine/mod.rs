@@ -9,9 +9,11 @@ mod core;
 mod executor;
 mod handle;
 mod mock_executor;
+mod model_runner;
 mod options;
 mod prefix_cache;
 mod request;
+mod sampler;
 mod scheduler;
 mod sequence;
 
@@ -21,6 +23,7 @@ pub use batch::{
 pub use executor::Executor;
 pub use handle::{Engine, EngineHandle, EngineState, EngineStats};
 pub use mock_executor::{MockExecutor, MockOptions, StepCost};
+pub use model_runner::ModelRunner;
 pub use options::EngineOptions;
 pub use request::{
     CacheScope, EngineError, EngineRequest, FinishReason, Generation, SamplingParams, SubmitError, TokenEvent,

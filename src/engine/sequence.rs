@@ -145,11 +145,6 @@ impl Sequence {
         Prefix { tokens: &self.token_ids, scope: self.scope }
     }
 
-    /// The tokens whose KV exists, as the prefix cache sees them.
-    pub fn computed_prefix(&self) -> Prefix<'_> {
-        Prefix { tokens: &self.token_ids[..self.num_computed_tokens], scope: self.scope }
-    }
-
     /// What an executor is told about it.
     pub fn start(&self, slot: usize) -> SequenceStart {
         let tokens = self.token_ids.clone();

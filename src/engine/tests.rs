@@ -85,7 +85,7 @@ async fn an_answer_comes_in_order_and_ends_once() {
     assert_eq!(events[41..], [TokenEvent::Finished { reason: FinishReason::Length, usage }]);
     let again = collect(engine.submit(request(prompt.clone(), 1)).unwrap()).await;
     assert!(matches!(again[0], TokenEvent::Started { cached_tokens: 96, .. }));
-    until(|| engine.stats().running == 0).await;
+    until(|| engine.stats().generation_tokens == 41 && engine.stats().running == 0).await;
     let stats = engine.stats();
     assert_eq!((stats.waiting, stats.kv_blocks_used), (0, 0));
     assert_eq!((stats.prefix_queries, stats.prefix_hits, stats.generation_tokens), (200, 96, 41));
@@ -179,7 +179,7 @@ async fn a_failing_step_fails_its_batch_only() {
         matches!(&events[1..], [TokenEvent::Failed(EngineError::Step(message))] if message.contains("asked to fail"))
     );
     assert_eq!(tokens(&collect(engine.submit(request(vec![12], 5)).unwrap()).await).len(), 5);
-    until(|| engine.stats().running == 0).await;
+    until(|| engine.stats().generation_tokens == 5 && engine.stats().running == 0).await;
     assert_eq!((engine.stats().failed_steps, engine.stats().kv_blocks_used), (1, 0));
 }
 

@@ -18,7 +18,8 @@ use self::{
 use super::{
     EngineError, EngineOptions, EngineStats, FinishReason,
     batch::{LogitRows, SampledToken, SequenceOutput, SequenceStep, StepBatch, StepOutput},
-    prefix_cache::PrefixCache,
+    block_pool::Block,
+    prefix_cache::{Prefix, PrefixCache},
     sequence::{Sequence, Submission},
 };
 
@@ -121,11 +122,6 @@ impl Scheduler {
         let mut prompt_logprobs = prompt_logprobs.into_iter();
         for (step, outcome) in batch.sequences.iter().zip(sequences) {
             let Some(sequence) = &mut self.slots[step.slot] else { continue };
-            if let LogitRows::All { .. } = step.logits {
-                let end = (step.first_position + step.num_tokens).min(sequence.prompt_len - 1);
-                let rows = prompt_logprobs.by_ref().take(end.saturating_sub(step.first_position));
-                sequence.append_prompt_logprobs(rows);
-            }
             match outcome {
                 SequenceOutput::NotFinite => {
                     self.cache.forget(&sequence.block_table);
@@ -133,6 +129,11 @@ impl Scheduler {
                     self.end(step.slot);
                 }
                 SequenceOutput::Tokens(count) => {
+                    if let LogitRows::All { .. } = step.logits {
+                        let end = (step.first_position + step.num_tokens).min(sequence.prompt_len - 1);
+                        let rows = prompt_logprobs.by_ref().take(end.saturating_sub(step.first_position));
+                        sequence.append_prompt_logprobs(rows);
+                    }
                     let reason = self.advance(*step, tokens.by_ref().take(count));
                     if let Some(reason) = reason {
                         self.finish(step.slot, reason, now);
@@ -147,15 +148,12 @@ impl Scheduler {
         let sequence = self.slots[step.slot].as_mut()?;
         let computed = sequence.num_computed_tokens + step.num_tokens;
         sequence.num_computed_tokens = computed.min(sequence.token_ids.len());
-        let (cached, high_water) = (&mut self.cache, sequence.high_water);
+        let high_water = sequence.high_water;
         self.stats.computed_tokens += step.num_tokens as u64;
         self.stats.recomputed_tokens += high_water.saturating_sub(step.first_position).min(step.num_tokens) as u64;
         sequence.high_water = high_water.max(computed);
-        let prefix = super::prefix_cache::Prefix {
-            tokens: &sequence.token_ids[..sequence.num_computed_tokens],
-            scope: sequence.scope,
-        };
-        cached.complete(&mut sequence.chain, prefix, &sequence.block_table);
+        let prefix = Prefix { tokens: &sequence.token_ids[..sequence.num_computed_tokens], scope: sequence.scope };
+        self.cache.complete(&mut sequence.chain, prefix, &sequence.block_table);
         let mut reason = None;
         for token in tokens {
             self.stats.generation_tokens += 1;
@@ -239,7 +237,7 @@ impl Scheduler {
         };
         let new_blocks = &sequence.block_table.blocks()[sequence.num_sent_blocks..];
         let num_new_blocks = new_blocks.len();
-        batch.new_blocks.extend(new_blocks.iter().map(super::block_pool::Block::id));
+        batch.new_blocks.extend(new_blocks.iter().map(Block::id));
         batch.token_ids.extend_from_slice(&sequence.token_ids[first..end]);
         batch.sequences.push(SequenceStep { slot, first_position: first, num_tokens, num_new_blocks, logits });
         sequence.num_sent_blocks += num_new_blocks;

@@ -1,0 +1,229 @@
+//! The sampler over small vocabularies: distributions against their definitions, and every parameter's effect.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+fn params() -> SamplingParams {
+    SamplingParams::default()
+}
+
+fn spec(params: SamplingParams) -> SamplingSpec {
+    SamplingSpec { params, seed: 0, min_tokens: 0, stop_token_ids: Vec::new(), prompt_logprobs: None }
+}
+
+fn state_of(spec: SamplingSpec, prompt: &[u32], output: &[u32]) -> SamplerState {
+    let tokens = [prompt, output].concat();
+    SamplerState::new(&SequenceStart { slot: 0, spec: Arc::new(spec), tokens, prompt_len: prompt.len() })
+}
+
+fn state(params: SamplingParams) -> SamplerState {
+    state_of(spec(params), &[0], &[])
+}
+
+fn sample(state: &SamplerState, row: &[f32]) -> u32 {
+    state.sample(row, &mut Scratch::default()).unwrap().id
+}
+
+/// How often each token comes in 20,000 draws.
+fn frequencies(params: &SamplingParams, row: &[f32]) -> Vec<f64> {
+    const DRAWS: usize = 20_000;
+    let mut counts = vec![0f64; row.len()];
+    let mut scratch = Scratch::default();
+    for seed in 0..DRAWS {
+        let state = state(SamplingParams { seed: Some(seed as u64), ..params.clone() });
+        let seeded =
+            SamplerState { spec: Arc::new(SamplingSpec { seed: seed as u64, ..(*state.spec).clone() }), ..state };
+        counts[seeded.sample(row, &mut scratch).unwrap().id as usize] += 1.0 / DRAWS as f64;
+    }
+    counts
+}
+
+fn assert_frequencies(params: &SamplingParams, row: &[f32], expected: &[f64]) {
+    for (id, (found, expected)) in frequencies(params, row).iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() < 0.015, "token {id} came {found}, expected {expected} with {params:?}");
+        assert!(*expected > 0.0 || *found == 0.0, "token {id} must never come with {params:?}");
+    }
+}
+
+fn logits(shares: &[f64]) -> Vec<f32> {
+    shares.iter().map(|share| share.ln() as f32 + 3.0).collect()
+}
+
+fn normalised(weights: &[f64]) -> Vec<f64> {
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|weight| weight / total).collect()
+}
+
+const SHARES: [f64; 5] = [0.1, 0.4, 0.05, 0.15, 0.3];
+
+#[test]
+fn plain_sampling_follows_the_softmax() {
+    assert_frequencies(&params(), &logits(&SHARES), &SHARES);
+}
+
+#[test]
+fn temperature_sharpens_and_flattens() {
+    for temperature in [0.5f32, 2.0] {
+        let expected = normalised(&SHARES.map(|share| share.powf(1.0 / f64::from(temperature))));
+        assert_frequencies(&SamplingParams { temperature, ..params() }, &logits(&SHARES), &expected);
+    }
+}
+
+#[test]
+fn truncations_keep_what_they_promise() {
+    let row = logits(&SHARES);
+    let check = |params: SamplingParams, kept: [f64; 5]| assert_frequencies(&params, &row, &normalised(&kept));
+    check(SamplingParams { top_k: 2, ..params() }, [0.0, 0.4, 0.0, 0.0, 0.3]);
+    check(SamplingParams { top_p: 0.75, ..params() }, [0.0, 0.4, 0.0, 0.15, 0.3]);
+    check(SamplingParams { top_p: 0.0, ..params() }, [0.0, 0.4, 0.0, 0.0, 0.0]);
+    check(SamplingParams { min_p: 0.3, ..params() }, [0.0, 0.4, 0.0, 0.15, 0.3]);
+    check(SamplingParams { min_p: 1.0, ..params() }, [0.0, 0.4, 0.0, 0.0, 0.0]);
+    // 0.4 / 0.85 of what top_k leaves is less than a half: the nucleus needs two.
+    check(SamplingParams { top_k: 3, top_p: 0.5, ..params() }, [0.0, 0.4, 0.0, 0.0, 0.3]);
+    check(SamplingParams { top_k: 4, top_p: 0.9, min_p: 0.5, ..params() }, [0.0, 0.4, 0.0, 0.0, 0.3]);
+    // The entropy is 1.39 nat: nearest to it are the surprises 1.20 (0.3), 0.92 (0.4), 1.90 (0.15).
+    check(SamplingParams { typical_p: 0.6, ..params() }, [0.0, 0.4, 0.0, 0.0, 0.3]);
+    check(SamplingParams { typical_p: 0.2, ..params() }, [0.0, 0.0, 0.0, 0.0, 0.3]);
+}
+
+#[test]
+fn greedy_takes_the_first_of_the_largest() {
+    let row = [1.0, 5.0, 2.0, 5.0];
+    let greedy = SamplingParams { temperature: 0.0, ..params() };
+    assert_eq!(sample(&state(greedy.clone()), &row), 1);
+    assert_eq!(sample(&state(SamplingParams { top_k: 1, ..params() }), &row), 1);
+    let biased = SamplingParams { logit_bias: vec![(2, 4.0), (99, 5.0)], ..greedy };
+    assert_eq!(sample(&state(biased), &row), 2);
+}
+
+#[test]
+fn penalties_follow_their_definitions() {
+    let greedy = SamplingParams { temperature: 0.0, ..params() };
+    let row = [4.0, 3.0, 2.5, -1.0];
+    let next =
+        |params: SamplingParams, prompt: &[u32], output: &[u32]| sample(&state_of(spec(params), prompt, output), &row);
+    let repetition = SamplingParams { repetition_penalty: 1.5, ..greedy.clone() };
+    assert_eq!(next(repetition.clone(), &[0], &[]), 1, "4 / 1.5 is less than 3; the prompt counts");
+    assert_eq!(next(repetition.clone(), &[0], &[1]), 0, "4 / 1.5 > 2.5 > 3 / 1.5");
+    assert_eq!(next(repetition, &[0, 1], &[0, 0, 0]), 0, "however often");
+    let frequency = SamplingParams { frequency_penalty: 0.6, ..greedy.clone() };
+    assert_eq!(next(frequency.clone(), &[0, 0, 0], &[0]), 0, "the prompt does not count");
+    assert_eq!(next(frequency, &[0], &[0, 0]), 1);
+    let presence = SamplingParams { presence_penalty: 0.9, ..greedy.clone() };
+    assert_eq!(next(presence.clone(), &[0], &[0, 0, 0]), 0, "once, however often");
+    assert_eq!(next(SamplingParams { presence_penalty: 1.1, ..presence }, &[0], &[0]), 1);
+    let mut state = state_of(spec(SamplingParams { frequency_penalty: 0.6, ..greedy }), &[3], &[]);
+    let mut answer = Vec::new();
+    for _ in 0..4 {
+        answer.push(sample(&state, &row));
+        state.push(*answer.last().unwrap());
+    }
+    // 4, 3.4 | 2.8 < 3 | 3 - 0.6 = 2.4 < 2.8
+    assert_eq!(answer, [0, 0, 1, 0]);
+}
+
+#[test]
+fn negative_logits_are_repelled_too() {
+    let greedy = SamplingParams { temperature: 0.0, repetition_penalty: 2.0, ..params() };
+    assert_eq!(sample(&state_of(spec(greedy), &[0], &[]), &[-1.0, -1.5]), 1);
+}
+
+#[test]
+fn end_tokens_wait_for_min_tokens() {
+    let row = [1.0, 9.0, 2.0];
+    for temperature in [0.0, 1.0] {
+        let spec = SamplingSpec {
+            min_tokens: 2,
+            stop_token_ids: vec![1],
+            ..spec(SamplingParams { temperature, top_k: 2, ..params() })
+        };
+        let mut state = state_of(spec, &[0], &[]);
+        for _ in 0..2 {
+            assert_ne!(sample(&state, &row), 1);
+            state.push(2);
+        }
+        assert_eq!(
+            sample(
+                &SamplerState {
+                    spec: Arc::new(SamplingSpec {
+                        params: SamplingParams { temperature: 0.0, ..params() },
+                        ..(*state.spec).clone()
+                    }),
+                    ..state
+                },
+                &row
+            ),
+            1
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_and_place_give_the_same_token() {
+    let row: Vec<f32> = (0..5000).map(|i| ((i * 31) % 97) as f32 / 20.0).collect();
+    let spec = |seed| SamplingSpec { seed, ..spec(params()) };
+    let answer = |seed: u64, skip: usize| -> Vec<u32> {
+        let mut state = state_of(spec(seed), &[0], &vec![7; skip]);
+        (skip..20)
+            .map(|_| {
+                let id = sample(&state, &row);
+                state.push(id);
+                id
+            })
+            .collect()
+    };
+    let whole = answer(5, 0);
+    assert_eq!(whole, answer(5, 0));
+    assert_eq!(whole[8..], answer(5, 8), "started again after a preemption");
+    assert_ne!(whole, answer(6, 0));
+    assert!(whole.iter().any(|&id| id != whole[0]));
+}
+
+#[test]
+fn logprobs_are_of_the_plain_softmax() {
+    let asked =
+        SamplingParams { temperature: 0.0, logprobs: Some(3), logit_bias: vec![(0, 50.0)], top_k: 2, ..params() };
+    let token = state(asked).sample(&logits(&SHARES), &mut Scratch::default()).unwrap();
+    let logprob = token.logprob.unwrap();
+    assert_eq!(token.id, 0);
+    assert!((f64::from(logprob.logprob) - 0.1f64.ln()).abs() < 1e-5);
+    assert_eq!(logprob.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 4, 3]);
+    assert!((f64::from(logprob.top[0].1) - 0.4f64.ln()).abs() < 1e-5);
+    let prompt = SamplingSpec { prompt_logprobs: Some(1), ..spec(params()) };
+    let prompt = state_of(prompt, &[0], &[]).prompt_logprob(&logits(&SHARES), 2, &mut Scratch::default()).unwrap();
+    assert!((f64::from(prompt.logprob) - 0.05f64.ln()).abs() < 1e-5);
+    assert_eq!(prompt.top.len(), 1);
+}
+
+#[test]
+fn what_is_not_finite_is_an_error_whatever_the_parameters() {
+    let all = [
+        params(),
+        SamplingParams { temperature: 0.0, ..params() },
+        SamplingParams { top_k: 2, top_p: 0.5, ..params() },
+        SamplingParams { repetition_penalty: 1.5, logprobs: Some(2), ..params() },
+    ];
+    for params in all {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let result = state(params.clone()).sample(&[1.0, bad, 0.5], &mut Scratch::default());
+            assert_eq!(result, Err(NotFinite));
+        }
+    }
+    assert!(state(params()).prompt_logprob(&[f32::NAN], 0, &mut Scratch::default()).is_err());
+}
+
+#[test]
+fn extreme_parameters_choose_something() {
+    let row: Vec<f32> = (0..300).map(|i| (i % 17) as f32).collect();
+    let extremes = [
+        SamplingParams { temperature: 1e-4, ..params() },
+        SamplingParams { temperature: 1e30, top_p: 1e-9, ..params() },
+        SamplingParams { top_k: u32::MAX, min_p: 2.0, ..params() },
+        SamplingParams { typical_p: 0.0, top_p: -1.0, ..params() },
+        SamplingParams { logit_bias: vec![(3, f32::MAX), (4, f32::MIN)], ..params() },
+        SamplingParams { frequency_penalty: 1e30, ..params() },
+    ];
+    for params in extremes {
+        assert!((sample(&state_of(spec(params), &[1], &[2, 3]), &row) as usize) < row.len());
+    }
+}

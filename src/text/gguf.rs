@@ -155,11 +155,8 @@ fn byte_level(tokens: &Tokens) -> Result<Tokenizer> {
 fn merges(tokens: &Tokens, vocab: &Vocab) -> Result<Merges> {
     let mut merges = Vec::with_capacity(tokens.source.merges.len());
     for (rank, entry) in tokens.source.merges.iter().enumerate() {
-        // A token may itself begin with a space, never end with one.
-        let Some((left, right)) = entry.get(1..).and_then(|rest| rest.split_once(' ')).map(|(left, right)| {
-            let left_len = left.len() + 1;
-            (&entry[..left_len], right)
-        }) else {
+        let parts = entry.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty());
+        let Some((left, right)) = parts else {
             return unusable(format!("tokenizer.ggml.merges entry {rank} is {entry:?}, not two tokens"));
         };
         let merged = [left, right].concat();
@@ -212,10 +209,11 @@ fn spaces(prefix: bool) -> Result<NormalizerWrapper> {
     })
 }
 
-/// All ways to make a token of two others, best score first.
+/// All ways to make a token of two others, best score first; ways of equal score (all ways to make one token among
+/// them) in the order of the token, then of its parts.
 fn merges_by_score(tokens: &Tokens, vocab: &Vocab, unknown: Option<u32>) -> Merges {
     let producible = |text: &str| vocab.get(text).copied().filter(|&id| Some(id) != unknown);
-    let mut ways: Vec<(f32, u32, u32, Merge)> = Vec::new();
+    let mut ways = Vec::new();
     for (id, text) in tokens.each() {
         if producible(text) != Some(id) || byte_token(text).is_some() {
             continue;
@@ -223,13 +221,11 @@ fn merges_by_score(tokens: &Tokens, vocab: &Vocab, unknown: Option<u32>) -> Merg
         for (middle, _) in text.char_indices().skip(1) {
             let (left, right) = text.split_at(middle);
             if let (Some(left_id), Some(right_id)) = (producible(left), producible(right)) {
-                ways.push((tokens.source.scores[id as usize], left_id, right_id, (left, right)));
+                ways.push(((id, left_id, right_id), (left, right)));
             }
         }
     }
-    // Equal scores (all ways to make one token among them) fall back on the order of the parts.
-    ways.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
-    ways.into_iter().map(|(_, _, _, (left, right))| (left.to_owned(), right.to_owned())).collect()
+    let score = |id: u32| tokens.source.scores[id as usize];
+    ways.sort_by(|(a, _), (b, _)| score(b.0).total_cmp(&score(a.0)).then_with(|| a.cmp(b)));
+    ways.into_iter().map(|(_, (left, right))| (left.to_owned(), right.to_owned())).collect()
 }
-
-type Merge<'a> = (&'a str, &'a str);

@@ -1,7 +1,7 @@
 //! The tokenizer of a safetensors directory, from Hugging Face's `tokenizer.json` (BPE models: every Llama, Mistral and
 //! Qwen) and the `tokenizer_config.json` beside it. The files are hostile until proved consistent here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -134,11 +134,12 @@ fn model(file: BpeModel, added: &[Added]) -> Result<BPE> {
     }
     let prefix = file.continuing_subword_prefix.unwrap_or_default();
     let all = file.vocab;
-    let is_control = |token: &str| {
-        added.iter().any(|added| added.token.special && added.token.content == token)
-            && file.unk_token.as_deref() != Some(token)
-    };
-    let control: Vec<String> = all.keys().filter(|token| is_control(token)).cloned().collect();
+    let unknown = file.unk_token.as_deref();
+    let control: HashSet<&str> = added
+        .iter()
+        .filter(|added| added.token.special && unknown != Some(added.token.content.as_str()))
+        .map(|added| added.token.content.as_str())
+        .collect();
     let mut merges = Merges::with_capacity(file.merges.len());
     for (rank, entry) in file.merges.into_iter().enumerate() {
         let (left, right) = match entry {
@@ -152,14 +153,14 @@ fn model(file: BpeModel, added: &[Added]) -> Result<BPE> {
         if let Some(absent) = [&left, &right, &merged].into_iter().find(|&token| !all.contains_key(token)) {
             return unusable(format!("merge {rank} of tokenizer.json needs {absent:?}, which is not a token"));
         }
-        if !control.iter().any(|token| [&left, &right, &merged].contains(&token)) {
+        if ![&left, &right, &merged].into_iter().any(|token| control.contains(token.as_str())) {
             merges.push((left, right));
         }
     }
     if let Some(unknown) = file.unk_token.as_ref().filter(|&token| !all.contains_key(token)) {
         return unusable(format!("unk_token {unknown:?} of tokenizer.json is not a token"));
     }
-    let vocab: Vocab = all.into_iter().filter(|(token, _)| !control.contains(token)).collect();
+    let vocab: Vocab = all.into_iter().filter(|(token, _)| !control.contains(token.as_str())).collect();
     let mut model = BPE::builder().vocab_and_merges(vocab, merges);
     model = model.fuse_unk(file.fuse_unk).byte_fallback(file.byte_fallback).ignore_merges(file.ignore_merges);
     if let Some(unknown) = file.unk_token {

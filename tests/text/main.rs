@@ -1,0 +1,8 @@
+//! The text side against independent references: the tokenizers crate on published `tokenizer.json` files, Python's
+//! tokenizers and Jinja2 (goldens in tests/fixtures), and plain rules restated as properties.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod fixtures;
+mod prompts;
+mod templates;
+mod tokenizers_parity;

@@ -1,11 +1,12 @@
 //! The handle that every operation is called on: device, instruction set, thread pool, precision of activations.
 //! Cheap to clone. Must not know any operation's arithmetic.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::Device;
 
 use crate::Result;
+use crate::ops::linear::ActivationBuffer;
 
 /// An instruction set that the matrix kernels are built for, chosen at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,7 @@ struct Inner {
     isa: Isa,
     activations: Activations,
     threads: usize,
+    activation_buffer: Mutex<ActivationBuffer>,
 }
 
 impl Compute {
@@ -70,6 +72,7 @@ impl Compute {
             isa: options.isa.unwrap_or_else(Isa::detect),
             activations: options.activations,
             threads: options.threads.max(1),
+            activation_buffer: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -87,6 +90,11 @@ impl Compute {
     /// Precision of activations in matrix products.
     pub fn activations(&self) -> Activations {
         self.inner.activations
+    }
+
+    /// Where products keep their quantised activations.
+    pub(crate) fn activation_buffer(&self) -> &Mutex<ActivationBuffer> {
+        &self.inner.activation_buffer
     }
 
     /// Threads that compute, the calling one included.

@@ -8,11 +8,15 @@
 
 mod compute;
 mod error;
+mod formats;
 mod ggml_type;
 mod kv;
 mod ops;
 mod packed;
 mod rows;
+mod shared;
+#[cfg(test)]
+mod testing;
 
 pub use compute::{Activations, Compute, ComputeOptions, Isa};
 pub use error::{Error, Result};

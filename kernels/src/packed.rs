@@ -1,6 +1,15 @@
 //! Weight matrices in the layout that the kernels read: made once at load from GGUF blocks or safetensors values.
+//!
+//! Quantised types are interleaved in groups of 8 rows (see `formats`); float types keep their rows as they are.
 
-use crate::{Compute, GgmlType, Result};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use crate::formats::{CHUNK, Codec, GROUP};
+use crate::shared::Shared;
+use crate::{Compute, Error, GgmlType, Result};
 
 /// A weight matrix of shape `(rows, columns)`, `rows` being outputs, ready for [`Compute::linear`] and
 /// [`Compute::embed`]. Several matrices with the same columns can be stacked into one (q/k/v, gate/up); the parts may
@@ -9,7 +18,26 @@ use crate::{Compute, GgmlType, Result};
 pub struct PackedMatrix {
     rows: usize,
     columns: usize,
+    parts: Vec<Arc<Part>>,
 }
+
+/// Rows of one type.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) ggml_type: GgmlType,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// `None` for the float types.
+    codec: Option<Codec>,
+    /// Bytes from one unit to the next: a group of 8 rows, or one row of a float type.
+    stride: usize,
+    lines: Box<[Line]>,
+}
+
+/// One cache line; keeps the packed bytes aligned to it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
 
 impl PackedMatrix {
     /// Packs `bytes`, `rows` rows of `columns` elements in ggml's block layout of `ggml_type` (for F32, F16 and BF16:
@@ -19,13 +47,23 @@ impl PackedMatrix {
     /// When `bytes` is not exactly `rows * columns / block_len * block_bytes` long, or `columns` is no multiple of the
     /// block length.
     pub fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
-        let _ = (compute, ggml_type, bytes);
-        Ok(Self { rows, columns })
+        let part = Part::pack(compute, ggml_type, rows, columns, bytes)?;
+        Ok(Self { rows, columns, parts: vec![Arc::new(part)] })
     }
 
     /// Stacks matrices of equal `columns` on top of each other: outputs follow each other in this order.
+    ///
+    /// # Errors
+    /// When there are no parts, or their columns differ.
     pub fn stack(parts: Vec<Self>) -> Result<Self> {
-        Ok(Self { rows: parts.iter().map(|p| p.rows).sum(), columns: parts.first().map_or(0, |p| p.columns) })
+        let Some(columns) = parts.first().map(Self::columns) else {
+            return Err(Error::shape("stack", "no matrices to stack"));
+        };
+        if let Some(other) = parts.iter().find(|part| part.columns != columns) {
+            return Err(Error::shape("stack", format!("a part has {} columns, the first {columns}", other.columns)));
+        }
+        let rows = parts.iter().map(Self::rows).sum();
+        Ok(Self { rows, columns, parts: parts.into_iter().flat_map(|part| part.parts).collect() })
     }
 
     /// Outputs.
@@ -40,6 +78,106 @@ impl PackedMatrix {
 
     /// Bytes that the packed form takes in memory.
     pub fn bytes(&self) -> usize {
-        0
+        self.parts.iter().map(|part| part.lines.len() * size_of::<Line>()).sum()
     }
+
+    pub(crate) fn parts(&self) -> &[Arc<Part>] {
+        &self.parts
+    }
+}
+
+impl Part {
+    fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
+        if rows == 0 || columns == 0 || !columns.is_multiple_of(ggml_type.block_len()) {
+            let (name, len) = (ggml_type.name(), ggml_type.block_len());
+            let message = format!("{rows} rows of {columns} columns; {name} takes positive multiples of {len} columns");
+            return Err(Error::shape("pack", message));
+        }
+        let row_bytes = (columns / ggml_type.block_len()).checked_mul(ggml_type.block_bytes());
+        let expected = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows));
+        let (Some(row_bytes), Some(true)) = (row_bytes, expected.map(|expected| expected == bytes.len())) else {
+            let message = format!("{} bytes for ({rows}, {columns}) of {}", bytes.len(), ggml_type.name());
+            return Err(Error::shape("pack", message));
+        };
+        let codec = Codec::new(ggml_type);
+        let (unit_rows, stride) = match &codec {
+            Some(codec) => (GROUP, columns / ggml_type.block_len() * codec.block_bytes),
+            None => (1, row_bytes),
+        };
+        let units = rows.div_ceil(unit_rows);
+        let lines = fill_lines(compute, units, stride, |unit, packed| {
+            let raw = &bytes[unit * unit_rows * row_bytes..((unit + 1) * unit_rows * row_bytes).min(bytes.len())];
+            match &codec {
+                Some(codec) => (codec.pack_group)(raw, columns, packed),
+                None => packed.copy_from_slice(raw),
+            }
+        });
+        Ok(Self { ggml_type, rows, columns, codec, stride, lines })
+    }
+
+    /// Whether the values are floats, not quantised.
+    pub(crate) fn is_float(&self) -> bool {
+        self.codec.is_none()
+    }
+
+    /// The packed bytes of unit `index`: a group of 8 rows, or one row of a float type.
+    pub(crate) fn unit(&self, index: usize) -> &[u8] {
+        &self.bytes()[index * self.stride..][..self.stride]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: lines are plain bytes, laid out without gaps.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * size_of::<Line>()) }
+    }
+
+    /// Writes columns `start..start + out.len()` of a row as f32. For quantised types both ends are multiples of 32.
+    pub(crate) fn dequantise(&self, row: usize, start: usize, out: &mut [f32]) {
+        if let Some(codec) = &self.codec {
+            let group = self.unit(row / GROUP);
+            for (index, out) in out.chunks_mut(CHUNK).enumerate() {
+                (codec.dequantise)(group, row % GROUP, start / CHUNK + index, out);
+            }
+            return;
+        }
+        let row = self.unit(row);
+        match self.ggml_type {
+            GgmlType::F16 => read_floats(&row[start * 2..], out, |b| f16::from_le_bytes(b).to_f32()),
+            GgmlType::BF16 => read_floats(&row[start * 2..], out, |b| bf16::from_le_bytes(b).to_f32()),
+            _ => read_floats(&row[start * 4..], out, f32::from_le_bytes),
+        }
+    }
+}
+
+fn read_floats<const N: usize>(bytes: &[u8], out: &mut [f32], read: impl Fn([u8; N]) -> f32) {
+    let (values, _) = bytes.as_chunks::<N>();
+    for (out, &value) in out.iter_mut().zip(values) {
+        *out = read(value);
+    }
+}
+
+/// Memory for `units` units of `stride` bytes, each written whole by `fill` on the pool.
+fn fill_lines(compute: &Compute, units: usize, stride: usize, fill: impl Fn(usize, &mut [u8]) + Sync) -> Box<[Line]> {
+    const UNITS_PER_TASK: usize = 8;
+    let used = units * stride;
+    let mut lines = Box::<[Line]>::new_uninit_slice(used.div_ceil(size_of::<Line>()));
+    if let Some(last) = lines.last_mut() {
+        *last = MaybeUninit::zeroed();
+    }
+    // SAFETY: the same memory as bytes; uninitialised ones are written before they are read.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<MaybeUninit<u8>>(), used) };
+    let shared = Shared::new(bytes);
+    compute.parallel_for(units.div_ceil(UNITS_PER_TASK), |task| {
+        for unit in task * UNITS_PER_TASK..units.min((task + 1) * UNITS_PER_TASK) {
+            // SAFETY: every unit is taken once, and units do not overlap.
+            let unit_bytes = unsafe { shared.slice(unit * stride, stride) };
+            // SAFETY: zeroed first, so that the bytes are initialised.
+            let unit_bytes = unsafe {
+                unit_bytes.as_mut_ptr().write_bytes(0, stride);
+                std::slice::from_raw_parts_mut(unit_bytes.as_mut_ptr().cast::<u8>(), stride)
+            };
+            fill(unit, unit_bytes);
+        }
+    });
+    // SAFETY: all units were written, and the last line's rest was zeroed.
+    unsafe { lines.assume_init() }
 }

@@ -1,0 +1,140 @@
+//! The quantised formats in their packed form: groups of 8 rows, each group a run of blocks over all columns, each block
+//! a header of scales ([`Scaling`]) followed by chunks of 32 columns ([`Quants`]). A format is one of each plus the
+//! parser of its GGUF block. Knows nothing of matrices, activations or threads.
+
+pub(crate) mod block;
+pub(crate) mod quants;
+pub(crate) mod scaling;
+
+use block::Block;
+use quants::{Bits2, Bits3, Bits4, Bits5, Bits6, Int8, Quants};
+use scaling::{Affine, Scales, Scaling, SuperAffine, SuperAffineHalves, SuperSymmetric, Symmetric};
+
+use crate::GgmlType;
+
+/// Rows that are interleaved.
+pub(crate) const GROUP: usize = 8;
+/// Columns of a chunk; also the columns that share one scale of quantised activations.
+pub(crate) const CHUNK: usize = 32;
+
+/// A quantised format.
+pub(crate) trait Format: 'static {
+    /// Width of its integers.
+    type Quants: Quants;
+    /// Kind of its scales.
+    type Scaling: Scaling;
+    /// The GGUF type.
+    const TYPE: GgmlType;
+
+    /// Takes a GGUF block apart.
+    fn parse(raw: &[u8], block: &mut Block);
+
+    /// Bytes of a packed block: 8 rows by [`GgmlType::block_len`] columns.
+    const BLOCK_BYTES: usize = Self::Scaling::BYTES + Self::Scaling::CHUNKS * Self::Quants::BYTES;
+}
+
+macro_rules! formats {
+    ($($name:ident: $quants:ty, $scaling:ty, $parse:ident;)*) => {
+        $(
+            #[doc = concat!("See [`block::", stringify!($parse), "`].")]
+            #[allow(non_camel_case_types, reason = "ggml's spelling, where it has an underscore")]
+            pub(crate) enum $name {}
+
+            impl Format for $name {
+                type Quants = $quants;
+                type Scaling = $scaling;
+                const TYPE: GgmlType = GgmlType::$name;
+
+                fn parse(raw: &[u8], block: &mut Block) {
+                    block::$parse(raw, block);
+                }
+            }
+        )*
+    };
+}
+
+formats! {
+    Q4_0: Bits4, Symmetric<8>, parse_q4_0;
+    Q4_1: Bits4, Affine, parse_q4_1;
+    Q5_0: Bits5, Symmetric<16>, parse_q5_0;
+    Q5_1: Bits5, Affine, parse_q5_1;
+    Q8_0: Int8, Symmetric<0>, parse_q8_0;
+    Q2_K: Bits2, SuperAffineHalves, parse_q2_k;
+    Q3_K: Bits3, SuperSymmetric<4>, parse_q3_k;
+    Q4_K: Bits4, SuperAffine, parse_q4_k;
+    Q5_K: Bits5, SuperAffine, parse_q5_k;
+    Q6_K: Bits6, SuperSymmetric<32>, parse_q6_k;
+}
+
+/// What packing and dequantising need of a format, with the format itself erased.
+#[derive(Debug)]
+pub(crate) struct Codec {
+    /// Bytes of a packed block of 8 rows.
+    pub(crate) block_bytes: usize,
+    /// Packs up to 8 rows of GGUF blocks (all columns) into a group; missing rows become zeros.
+    pub(crate) pack_group: fn(rows: &[u8], columns: usize, group: &mut [u8]),
+    /// Dequantises the 32 columns of `chunk` of one row of a group.
+    pub(crate) dequantise: fn(group: &[u8], row: usize, chunk: usize, out: &mut [f32]),
+}
+
+impl Codec {
+    const fn of<F: Format>() -> Self {
+        Self { block_bytes: F::BLOCK_BYTES, pack_group: pack_group::<F>, dequantise: dequantise::<F> }
+    }
+
+    /// The codec of a quantised type, `None` for the float types.
+    pub(crate) fn new(ggml_type: GgmlType) -> Option<Self> {
+        Some(match ggml_type {
+            GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => return None,
+            GgmlType::Q4_0 => Self::of::<Q4_0>(),
+            GgmlType::Q4_1 => Self::of::<Q4_1>(),
+            GgmlType::Q5_0 => Self::of::<Q5_0>(),
+            GgmlType::Q5_1 => Self::of::<Q5_1>(),
+            GgmlType::Q8_0 => Self::of::<Q8_0>(),
+            GgmlType::Q2_K => Self::of::<Q2_K>(),
+            GgmlType::Q3_K => Self::of::<Q3_K>(),
+            GgmlType::Q4_K => Self::of::<Q4_K>(),
+            GgmlType::Q5_K => Self::of::<Q5_K>(),
+            GgmlType::Q6_K => Self::of::<Q6_K>(),
+        })
+    }
+}
+
+fn pack_group<F: Format>(rows: &[u8], columns: usize, group: &mut [u8]) {
+    let (block_len, raw_bytes) = (F::TYPE.block_len(), F::TYPE.block_bytes());
+    let row_bytes = columns / block_len * raw_bytes;
+    group.fill(0);
+    let mut block = Block::default();
+    for (row, raw_row) in rows.chunks_exact(row_bytes).enumerate() {
+        for (raw, packed) in raw_row.chunks_exact(raw_bytes).zip(group.chunks_exact_mut(F::BLOCK_BYTES)) {
+            F::parse(raw, &mut block);
+            let (header, chunks) = packed.split_at_mut(F::Scaling::BYTES);
+            F::Scaling::put(header, row, &block);
+            for (quants, chunk) in block.quants.chunks_exact(CHUNK).zip(chunks.chunks_exact_mut(F::Quants::BYTES)) {
+                F::Quants::put(chunk, row, quants);
+            }
+        }
+    }
+}
+
+/// One row's part of a chunk as integers, and their scales: weights are `scale * quant + min`.
+pub(crate) fn read_chunk<F: Format>(group: &[u8], row: usize, chunk: usize) -> ([i32; CHUNK], Scales<f32>) {
+    let block = &group[chunk / F::Scaling::CHUNKS * F::BLOCK_BYTES..][..F::BLOCK_BYTES];
+    let (header, chunks) = block.split_at(F::Scaling::BYTES);
+    let index = chunk % F::Scaling::CHUNKS;
+    let quants = F::Quants::get(&chunks[index * F::Quants::BYTES..][..F::Quants::BYTES], row);
+    let quants = quants.map(|q| if F::Quants::SIGNED { i32::from(q as i8) } else { i32::from(q) });
+    (quants, F::Scaling::get(header, row, index))
+}
+
+fn dequantise<F: Format>(group: &[u8], row: usize, chunk: usize, out: &mut [f32]) {
+    let (quants, scales) = read_chunk::<F>(group, row, chunk);
+    for (k, (out, quant)) in out.iter_mut().zip(quants).enumerate() {
+        let sub = k * F::Scaling::SUB / CHUNK;
+        let scaled = scales.scale[sub] * quant as f32;
+        *out = if F::Scaling::MINS { scaled + scales.min[sub] } else { scaled };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Packing and dequantising against Candle's own dequantisation of the same bytes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{DType, Device, Tensor};
+
+use crate::testing::{compute, random_blocks};
+use crate::{GgmlType, PackedMatrix};
+
+fn candle_type(ggml_type: GgmlType) -> GgmlDType {
+    match ggml_type {
+        GgmlType::F32 => GgmlDType::F32,
+        GgmlType::F16 => GgmlDType::F16,
+        GgmlType::BF16 => GgmlDType::BF16,
+        GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q4_1 => GgmlDType::Q4_1,
+        GgmlType::Q5_0 => GgmlDType::Q5_0,
+        GgmlType::Q5_1 => GgmlDType::Q5_1,
+        GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q2_K => GgmlDType::Q2K,
+        GgmlType::Q3_K => GgmlDType::Q3K,
+        GgmlType::Q4_K => GgmlDType::Q4K,
+        GgmlType::Q5_K => GgmlDType::Q5K,
+        GgmlType::Q6_K => GgmlDType::Q6K,
+    }
+}
+
+/// Candle's values of a `(rows, columns)` tensor of GGUF bytes.
+fn candle_values(ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Vec<f32> {
+    let storage = QStorage::from_data(bytes.to_vec().into(), &Device::Cpu, candle_type(ggml_type)).unwrap();
+    let tensor = QTensor::new(storage, (rows, columns)).unwrap().dequantize(&Device::Cpu).unwrap();
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+}
+
+#[test]
+fn dequantised_rows_equal_candles() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let compute = compute(1, None);
+    for ggml_type in GgmlType::ALL {
+        for (rows, columns) in [(1, 1), (3, 2), (8, 3), (19, 1)] {
+            let columns = columns * ggml_type.block_len();
+            let bytes = random_blocks(&mut rng, ggml_type, rows * columns);
+            let table = PackedMatrix::pack(&compute, ggml_type, rows, columns, &bytes).unwrap();
+            let ids: Vec<u32> = (0..rows as u32).rev().collect();
+            let out = Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
+            compute.embed(&table, &ids, &out).unwrap();
+            let expected = candle_values(ggml_type, rows, columns, &bytes);
+            let out = out.to_vec2::<f32>().unwrap();
+            for (row, values) in out.iter().rev().zip(expected.chunks(columns)) {
+                assert_eq!(row, values, "{}", ggml_type.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_sizes_are_errors() {
+    let compute = compute(1, None);
+    let pack = |ggml_type, rows, columns, len: usize| {
+        PackedMatrix::pack(&compute, ggml_type, rows, columns, &vec![0; len]).map_err(|e| e.to_string())
+    };
+    assert!(pack(GgmlType::Q4_0, 2, 64, 72).is_ok());
+    assert!(pack(GgmlType::Q4_0, 2, 64, 71).unwrap_err().contains("71 bytes for (2, 64) of Q4_0"));
+    assert!(pack(GgmlType::Q4_0, 2, 48, 54).unwrap_err().contains("multiples of 32"));
+    assert!(pack(GgmlType::Q6_K, 0, 256, 0).is_err());
+    assert!(pack(GgmlType::F32, usize::MAX / 2, 4, 16).is_err());
+    let [a, b] = [pack(GgmlType::F32, 1, 4, 16).unwrap(), pack(GgmlType::F32, 1, 5, 20).unwrap()];
+    assert!(PackedMatrix::stack(vec![a, b]).is_err());
+    assert!(PackedMatrix::stack(vec![]).is_err());
+}

@@ -1,0 +1,197 @@
+//! Activations quantised to int8, once per product, in the order in which the kernels read them.
+//!
+//! Tokens are taken in tiles of at most [`TILE`]. For each 32 columns a tile holds the tokens' 32 int8 values, then
+//! their four floats: the scale `d = max |x| / 127`, and `d` times the integers' sum over all 32 columns, over the first
+//! 16, over the last 16 (what minima of weights are multiplied with). A tile is padded with zero tokens to a size that
+//! the kernels know. A NaN or an infinity among 32 values makes all of their products NaN or infinite.
+
+use crate::formats::CHUNK;
+use crate::shared::Shared;
+use crate::{Compute, Isa};
+
+use super::Input;
+
+/// Tokens of a tile at most.
+pub(super) const TILE: usize = 64;
+/// Bytes of one token's 32 columns.
+const TOKEN_BYTES: usize = CHUNK + 4 * size_of::<f32>();
+
+/// Memory for quantised activations that outlives a product, so that a step allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct ActivationBuffer(Vec<Line>);
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// The quantised activations of a product.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quantised<'a> {
+    bytes: &'a [u8],
+    num_tokens: usize,
+    chunks: usize,
+}
+
+/// Tokens whose sums are kept while the weights pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile<'a> {
+    /// The first token.
+    pub(super) first: usize,
+    /// How many there are.
+    pub(super) len: usize,
+    /// How many there are with padding: 1, 2 or a multiple of 4.
+    pub(super) padded: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Tile<'a> {
+    /// Values and floats of 32 columns: `(padded, 32)` and `(padded, 4)`.
+    pub(super) fn chunk(&self, chunk: usize) -> (&'a [u8], &'a [u8]) {
+        self.bytes[chunk * self.padded * TOKEN_BYTES..][..self.padded * TOKEN_BYTES].split_at(self.padded * CHUNK)
+    }
+}
+
+fn padded(tokens: usize) -> usize {
+    if tokens <= 2 { tokens } else { tokens.next_multiple_of(4) }
+}
+
+impl<'a> Quantised<'a> {
+    /// Quantises all rows of `x` into `buffer`; columns are a multiple of 32.
+    pub(super) fn new(compute: &Compute, x: Input<'_>, buffer: &'a mut ActivationBuffer) -> Self {
+        /// Values that are worth handing to another thread.
+        const MIN_PARALLEL: usize = 1 << 15;
+        let (num_tokens, chunks) = (x.num_tokens(), x.columns / CHUNK);
+        let last = num_tokens % TILE;
+        let used = (num_tokens - last + padded(last)) * chunks * TOKEN_BYTES;
+        let lines = used.div_ceil(size_of::<Line>());
+        if buffer.0.len() < lines {
+            buffer.0.resize(lines, Line([0; 64]));
+        }
+        // SAFETY: lines are plain bytes, laid out without gaps, and at least as many as are used.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.0.as_mut_ptr().cast::<u8>(), used) };
+        let shared = Shared::new(&mut *bytes);
+        let fill = |token: usize| quantise_token(compute.isa(), x, token, shared);
+        let tokens = num_tokens - last + padded(last);
+        if x.values.len() < MIN_PARALLEL {
+            (0..tokens).for_each(fill);
+        } else {
+            compute.parallel_for(tokens, fill);
+        }
+        Self { bytes, num_tokens, chunks }
+    }
+
+    pub(super) fn tiles(&self) -> impl Iterator<Item = Tile<'a>> {
+        let Self { bytes, num_tokens, chunks } = *self;
+        (0..num_tokens).step_by(TILE).map(move |first| {
+            let len = TILE.min(num_tokens - first);
+            let tile_bytes = padded(len) * chunks * TOKEN_BYTES;
+            Tile { first, len, padded: padded(len), bytes: &bytes[first * chunks * TOKEN_BYTES..][..tile_bytes] }
+        })
+    }
+}
+
+/// Writes all chunks of one token (zeros for padding) into its tile.
+fn quantise_token(isa: Isa, x: Input<'_>, token: usize, bytes: Shared<'_, u8>) {
+    let (first, index) = (token / TILE * TILE, token % TILE);
+    let chunks = x.columns / CHUNK;
+    let padded = padded(TILE.min(x.num_tokens() - first));
+    for chunk in 0..chunks {
+        let start = (first * chunks + chunk * padded) * TOKEN_BYTES;
+        // SAFETY: these are this token's own bytes.
+        let values = unsafe { bytes.slice(start + index * CHUNK, CHUNK) };
+        // SAFETY: as above.
+        let floats = unsafe { bytes.slice(start + padded * CHUNK + index * 16, 16) };
+        if token >= x.num_tokens() {
+            values.fill(0);
+            floats.fill(0);
+            continue;
+        }
+        let x = &x.row(token)[chunk * CHUNK..][..CHUNK];
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                // SAFETY: this instruction set was detected; the slices are 32 floats, 32 and 16 bytes.
+                unsafe { avx2::quantise(x, values, floats) }
+            }
+            _ => scalar(x, values, floats),
+        }
+    }
+}
+
+/// The scale of 32 values whose largest magnitude is `max`, and the factor that takes values to integers.
+#[inline(always)]
+fn scale_and_factor(max: f32) -> (f32, f32) {
+    let factor = 127.0 / max;
+    // Infinite for zeros (and magnitudes that vanish beside any weight); zero or NaN where `max` is not finite.
+    if factor.is_infinite() { (0.0, 0.0) } else { (max / 127.0, factor) }
+}
+
+fn scalar(x: &[f32], values: &mut [u8], floats: &mut [u8]) {
+    // The bits of magnitudes order as the magnitudes do, with NaN above all.
+    let max = f32::from_bits(x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0));
+    let (d, factor) = scale_and_factor(max);
+    for (value, x) in values.iter_mut().zip(x) {
+        *value = (x * factor).round_ties_even() as i8 as u8;
+    }
+    let sum = |values: &[u8]| values.iter().map(|&v| i32::from(v as i8)).sum::<i32>();
+    let (low, high) = (sum(&values[..16]), sum(&values[16..]));
+    let all = [d, d * (low + high) as f32, d * low as f32, d * high as f32];
+    for (bytes, float) in floats.chunks_exact_mut(4).zip(all) {
+        bytes.copy_from_slice(&float.to_ne_bytes());
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m128i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_max_epu32, _mm_shuffle_epi32, _mm256_and_si256,
+        _mm256_castsi256_si128, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epu32, _mm256_mul_ps, _mm256_packs_epi16,
+        _mm256_packs_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_setr_epi32, _mm256_storeu_si256,
+    };
+
+    use super::scale_and_factor;
+
+    /// # Safety
+    /// AVX2 must be there; `x` has 32 values, `values` 32 bytes, `floats` 16.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn quantise(x: &[f32], values: &mut [u8], floats: &mut [u8]) {
+        debug_assert!(x.len() == 32 && values.len() == 32 && floats.len() == 16);
+        // SAFETY: all loads and stores are inside the slices, as the caller promises.
+        unsafe {
+            let mut bits = [_mm256_set1_epi32(i32::MAX); 4];
+            for (i, bits) in bits.iter_mut().enumerate() {
+                *bits = _mm256_and_si256(*bits, _mm256_loadu_si256(x.as_ptr().add(i * 8).cast()));
+            }
+            let max = _mm256_max_epu32(_mm256_max_epu32(bits[0], bits[1]), _mm256_max_epu32(bits[2], bits[3]));
+            let max = _mm_max_epu32(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
+            let max = _mm_max_epu32(max, _mm_shuffle_epi32::<0b01_00_11_10>(max));
+            let max = _mm_max_epu32(max, _mm_shuffle_epi32::<0b10_11_00_01>(max));
+            let (d, factor) = scale_and_factor(f32::from_bits(_mm_cvtsi128_si32(max) as u32));
+            let factor = _mm256_set1_ps(factor);
+            let mut q = bits;
+            for (i, q) in q.iter_mut().enumerate() {
+                *q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x.as_ptr().add(i * 8)), factor));
+            }
+            let q = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+            let q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_storeu_si256(values.as_mut_ptr().cast(), q);
+            let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
+            let low = sum4(_mm256_castsi256_si128(sums));
+            let high = sum4(_mm256_extracti128_si256::<1>(sums));
+            let all = [d, d * (low + high) as f32, d * low as f32, d * high as f32];
+            floats.as_mut_ptr().cast::<[f32; 4]>().write_unaligned(all);
+        }
+    }
+    /// # Safety
+    /// SSE2, which every machine of this kind has.
+    #[inline(always)]
+    unsafe fn sum4(v: __m128i) -> i32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+            _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)))
+        }
+    }
+}

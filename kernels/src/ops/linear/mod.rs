@@ -1,0 +1,200 @@
+//! Matrix products with packed weights: checks shapes, splits rows of weights over the threads, picks the kernel.
+//!
+//! Every output is summed over columns in one order that depends on nothing but the format, so it has the same bits
+//! whatever rows stand beside it. Weights stream from memory once for all tokens of a product.
+
+mod activations;
+mod float;
+mod int8;
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
+
+pub(crate) use activations::ActivationBuffer;
+use activations::Quantised;
+
+use crate::formats::GROUP;
+use crate::packed::Part;
+use crate::shared::Shared;
+use crate::{Activations, Compute, PackedMatrix, Result, rows};
+
+impl Compute {
+    /// `out = x · Wᵀ`. `x`: f32 `(num_tokens, columns)`; `out`: f32 `(num_tokens, rows)`, in another storage.
+    ///
+    /// # Errors
+    /// When a shape or type is another.
+    pub fn linear(&self, weight: &PackedMatrix, x: &Tensor, out: &Tensor) -> Result<()> {
+        let op = Linear { name: "linear", compute: self, weight, accumulate: false };
+        op.run(x, out)
+    }
+
+    /// `out += x · Wᵀ`: the projection back into the residual stream. Shapes as in [`Compute::linear`].
+    ///
+    /// # Errors
+    /// When a shape or type is another.
+    pub fn linear_add(&self, weight: &PackedMatrix, x: &Tensor, out: &Tensor) -> Result<()> {
+        let op = Linear { name: "linear_add", compute: self, weight, accumulate: true };
+        op.run(x, out)
+    }
+}
+
+struct Linear<'a> {
+    name: &'static str,
+    compute: &'a Compute,
+    weight: &'a PackedMatrix,
+    accumulate: bool,
+}
+
+impl Linear<'_> {
+    fn run(&self, x: &Tensor, out: &Tensor) -> Result<()> {
+        let (num_tokens, _) = rows::matrix(self.name, "out", out)?;
+        rows::expect(self.name, "x", x, &[num_tokens, self.weight.columns()])?;
+        rows::expect(self.name, "out", out, &[num_tokens, self.weight.rows()])?;
+        if num_tokens == 0 {
+            return Ok(());
+        }
+        Ok(out.inplace_op2(x, self)?)
+    }
+}
+
+impl InplaceOp2 for Linear<'_> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, out: &mut CpuStorage, out_l: &Layout, x: &CpuStorage, x_l: &Layout) -> candle_core::Result<()> {
+        let x = Input { values: rows::f32s(x, x_l)?, columns: self.weight.columns() };
+        let out = Output {
+            values: Shared::new(rows::f32s_mut(out, out_l)?),
+            width: self.weight.rows(),
+            first_column: 0,
+            accumulate: self.accumulate,
+        };
+        let tasks = Tasks::new(self.weight, x.num_tokens(), self.compute.threads());
+        let int8 = self.compute.activations() == Activations::Int8;
+        if !int8 || self.weight.parts().iter().all(|part| part.is_float()) {
+            self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, None, out));
+            return Ok(());
+        }
+        let mut buffer = self.compute.activation_buffer().lock().unwrap_or_else(PoisonError::into_inner);
+        let quantised = Quantised::new(self.compute, x, &mut buffer);
+        self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, Some(quantised), out));
+        Ok(())
+    }
+}
+
+impl Linear<'_> {
+    /// Multiplies one block of weights, in int8 where the activations were quantised and the weights are.
+    fn run_block(&self, block: &Block<'_>, x: Input<'_>, quantised: Option<Quantised<'_>>, out: Output<'_>) {
+        let out = Output { first_column: block.first_column, ..out };
+        let isa = self.compute.isa();
+        let kernel = int8::kernel(isa, block.part.ggml_type);
+        match quantised.zip(kernel) {
+            // SAFETY: the handle's instruction set was detected, the kernel is of the part's type, activations have the
+            // matrix's columns, and each task has row groups of its own.
+            Some((quantised, kernel)) => unsafe { kernel(block.part, block.groups.clone(), quantised, out) },
+            None => float::multiply(isa, block.part, block.groups.clone(), x, out),
+        }
+    }
+}
+
+/// The activations of a product, `(num_tokens, columns)`.
+#[derive(Debug, Clone, Copy)]
+struct Input<'a> {
+    values: &'a [f32],
+    columns: usize,
+}
+
+impl<'a> Input<'a> {
+    fn num_tokens(&self) -> usize {
+        self.values.len() / self.columns
+    }
+
+    fn row(&self, token: usize) -> &'a [f32] {
+        &self.values[token * self.columns..][..self.columns]
+    }
+}
+
+/// Where the outputs of one part of a matrix go: columns from `first_column` on of rows of `width`.
+#[derive(Debug, Clone, Copy)]
+struct Output<'a> {
+    values: Shared<'a, f32>,
+    width: usize,
+    first_column: usize,
+    accumulate: bool,
+}
+
+impl Output<'_> {
+    /// Stores (or adds) one token's outputs of consecutive weight rows.
+    ///
+    /// # Safety
+    /// No other thread stores the same outputs during this product.
+    #[inline(always)]
+    unsafe fn store(&self, token: usize, first_row: usize, sums: &[f32]) {
+        let start = token * self.width + self.first_column + first_row;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.values.slice(start, sums.len()) };
+        if self.accumulate {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += sum;
+            }
+        } else {
+            out.copy_from_slice(sums);
+        }
+    }
+}
+
+/// A product cut into blocks of row groups, over all parts of a matrix.
+struct Tasks<'a> {
+    parts: &'a [Arc<Part>],
+    groups_per_task: usize,
+    count: usize,
+}
+
+/// One task: consecutive row groups of one part.
+struct Block<'a> {
+    part: &'a Part,
+    groups: Range<usize>,
+    /// The output column of the part's first row.
+    first_column: usize,
+}
+
+impl<'a> Tasks<'a> {
+    fn new(weight: &'a PackedMatrix, num_tokens: usize, threads: usize) -> Self {
+        /// Multiply-adds that are worth handing to a thread.
+        const MIN_TASK: usize = 1 << 18;
+        /// Row groups of a task at most when there are many tokens: their weights then stay in cache between tiles.
+        const MAX_GROUPS: usize = 8;
+        let parts = weight.parts();
+        let groups: usize = parts.iter().map(|part| part.rows.div_ceil(GROUP)).sum();
+        let group_work = GROUP * weight.columns() * num_tokens;
+        let smallest = MIN_TASK.div_ceil(group_work).next_multiple_of(4);
+        let mut groups_per_task = groups.div_ceil(threads * 8).next_multiple_of(4).max(smallest);
+        if num_tokens > 32 {
+            groups_per_task = groups_per_task.min(MAX_GROUPS);
+        }
+        let count = parts.iter().map(|part| part.rows.div_ceil(GROUP).div_ceil(groups_per_task)).sum();
+        Self { parts, groups_per_task, count }
+    }
+
+    fn get(&self, mut task: usize) -> Block<'a> {
+        let mut first_column = 0;
+        let mut parts = self.parts.iter();
+        loop {
+            let part = parts.next().map_or_else(|| unreachable!("a task beyond the last"), AsRef::as_ref);
+            let groups = part.rows.div_ceil(GROUP);
+            let tasks = groups.div_ceil(self.groups_per_task);
+            if task < tasks {
+                let start = task * self.groups_per_task;
+                return Block { part, groups: start..groups.min(start + self.groups_per_task), first_column };
+            }
+            task -= tasks;
+            first_column += part.rows;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,20 @@ pub struct GgufVocabulary {
     pub add_space_prefix: Option<bool>,
 }
 
+impl GgufVocabulary {
+    /// Fills the vocabulary up to `size` tokens with reserved control tokens, for models whose embedding table has more
+    /// rows than the tokenizer has tokens.
+    pub(crate) fn pad(&mut self, size: usize) {
+        for number in self.tokens.len()..size {
+            self.tokens.push(format!("<|extra_{number}|>"));
+        }
+        self.kinds.resize(self.tokens.len(), TokenKind::Control);
+        if !self.scores.is_empty() {
+            self.scores.resize(self.tokens.len(), 0.0);
+        }
+    }
+}
+
 /// One weight as it lies in the file.
 #[derive(Debug, Clone)]
 pub struct TensorView<'a> {

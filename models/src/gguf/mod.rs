@@ -19,6 +19,7 @@ use crate::{Error, GgufVocabulary, ModelConfig, Result};
 
 use metadata::Metadata;
 use table::{Table, TensorEntry};
+pub(crate) use vocabulary::MAX_TOKENS;
 
 /// What parsing gives; the message lacks only the file's name.
 type Parsed<T> = std::result::Result<T, String>;

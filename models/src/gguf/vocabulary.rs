@@ -7,7 +7,7 @@ use crate::end_tokens::ends_answer;
 use crate::{GgufVocabulary, TokenKind};
 
 /// Twice the largest vocabularies in use; keeps what a hostile file can make us copy within some tens of MiB.
-const MAX_TOKENS: usize = 1 << 19;
+pub(crate) const MAX_TOKENS: usize = 1 << 19;
 
 /// Keys that name a token which ends an answer.
 const END_KEYS: [&str; 3] =

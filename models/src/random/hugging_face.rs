@@ -14,10 +14,8 @@ use crate::blocks::{dequantize, quantize};
 use crate::partial::PartialFile;
 use crate::rows::{are_rotated, interleaved_row};
 use crate::safetensors::names::hugging_face_name;
+use crate::tokenizer_json::LLAMA3_PATTERN;
 use crate::{Architecture, Error, GgufVocabulary, ModelConfig, Result, RopeScaling, TokenKind};
-
-/// Llama 3's division of text into words.
-const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl RandomModel {
     /// Writes a directory as Hugging Face has it, the weights in `shards` files as `float_type` (F32, F16 or BF16) of

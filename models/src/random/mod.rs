@@ -123,7 +123,13 @@ impl RandomModel {
     }
 
     fn padded_vocabulary(&self) -> std::result::Result<GgufVocabulary, String> {
-        vocabulary::padded(&self.vocabulary, self.config.vocab_size)
+        let (tokens, size) = (self.vocabulary.tokens.len(), self.config.vocab_size);
+        if tokens > size {
+            return Err(format!("a vocabulary of {size} is smaller than the tokenizer's {tokens}"));
+        }
+        let mut vocabulary = self.vocabulary.clone();
+        vocabulary.pad(size);
+        Ok(vocabulary)
     }
 
     /// All weights in the order of the file.

@@ -38,16 +38,3 @@ fn byte_alphabet() -> impl Iterator<Item = char> {
     let mut others = '\u{100}'..;
     (0..=255).map(move |byte| if is_printable(byte) { Some(char::from(byte)) } else { others.next() }).map_while(|c| c)
 }
-
-/// `vocabulary` filled up to `size` tokens with reserved control tokens.
-pub(super) fn padded(vocabulary: &GgufVocabulary, size: usize) -> Result<GgufVocabulary, String> {
-    let len = vocabulary.tokens.len();
-    let missing = size.checked_sub(len).ok_or_else(|| format!("{size} tokens are fewer than the tokenizer's {len}"))?;
-    let mut padded = vocabulary.clone();
-    padded.tokens.extend((0..missing).map(|number| format!("<|extra_{number}|>")));
-    padded.kinds.resize(size, TokenKind::Control);
-    if !padded.scores.is_empty() {
-        padded.scores.resize(size, 0.0);
-    }
-    Ok(padded)
-}

@@ -87,15 +87,15 @@ impl SafetensorsDir {
             }
         }
         let config = HfConfig::deserialize(&config_json).map_err(|e| Error::invalid(&config_path, e.to_string()))?;
-        let generation: Option<GenerationConfig> = read_json(&path.join("generation_config.json"))?;
-        let tokenizer_config: Option<TokenizerConfig> = read_json(&path.join("tokenizer_config.json"))?;
+        let generation: Option<GenerationConfig> = read_json(&path.join("generation_config.json"), MAX_JSON_BYTES)?;
+        let tokenizer_config = TokenizerConfig::read(&path.join("tokenizer_config.json"))?;
         let (shards, index) = open_weights(path)?;
         Ok(Self {
             path: path.to_owned(),
             config,
             config_json,
             tokenizer_config: tokenizer_config.unwrap_or_default(),
-            chat_template: read_text(&path.join("chat_template.jinja"))?,
+            chat_template: read_text(&path.join("chat_template.jinja"), MAX_JSON_BYTES)?,
             generation_end_ids: generation.and_then(|generation| generation.eos_token_id),
             shards,
             index,
@@ -115,10 +115,6 @@ impl SafetensorsDir {
         }
         let config = Some(self.path.join("tokenizer_config.json")).filter(|path| path.is_file());
         Ok(TokenizerSource::HuggingFace { tokenizer, config })
-    }
-
-    pub(crate) fn tokenizer_config(&self) -> &TokenizerConfig {
-        &self.tokenizer_config
     }
 
     pub(crate) fn chat_template(&self) -> Option<&str> {
@@ -167,7 +163,7 @@ impl SafetensorsDir {
 /// The tensors of all shards, which one index names in full.
 fn open_weights(directory: &Path) -> Result<(Vec<Shard>, HashMap<String, (usize, usize)>)> {
     let index_path = directory.join("model.safetensors.index.json");
-    let shard_index: Option<ShardIndex> = read_json(&index_path)?;
+    let shard_index: Option<ShardIndex> = read_json(&index_path, MAX_JSON_BYTES)?;
     let weight_map = shard_index.map(|index| index.weight_map);
     let files: BTreeSet<&str> = match &weight_map {
         Some(map) => map.values().map(String::as_str).collect(),
@@ -202,7 +198,7 @@ fn open_weights(directory: &Path) -> Result<(Vec<Shard>, HashMap<String, (usize,
 }
 
 fn required_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    read_json(path)?.ok_or_else(|| {
+    read_json(path, MAX_JSON_BYTES)?.ok_or_else(|| {
         Error::invalid(
             path,
             "the file is missing; a model is a GGUF file or a directory with config.json and safetensors",
@@ -211,13 +207,13 @@ fn required_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// The JSON file at `path`, or `None` where there is none.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<Option<T>> {
+    let Some(text) = read_text(path, max_bytes)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| Error::invalid(path, e.to_string()))
 }
 
 /// The text file at `path`, or `None` where there is none.
-fn read_text(path: &Path) -> Result<Option<String>> {
+fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let file = match File::open(path) {
         Ok(file) => file,
@@ -225,9 +221,9 @@ fn read_text(path: &Path) -> Result<Option<String>> {
         Err(error) => return Err(io(error)),
     };
     let mut text = Vec::new();
-    file.take(MAX_JSON_BYTES + 1).read_to_end(&mut text).map_err(io)?;
-    if text.len() as u64 > MAX_JSON_BYTES {
-        return Err(Error::invalid(path, format!("the file is larger than {MAX_JSON_BYTES} bytes")));
+    file.take(max_bytes + 1).read_to_end(&mut text).map_err(io)?;
+    if text.len() as u64 > max_bytes {
+        return Err(Error::invalid(path, format!("the file is larger than {max_bytes} bytes")));
     }
     let text = String::from_utf8(text).map_err(|_| Error::invalid(path, "the file is not valid UTF-8"))?;
     Ok(Some(text))

@@ -1,21 +1,22 @@
 //! What `tokenizer_config.json` and the files beside it say about chat templates and the tokens that end an answer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 
+use super::{MAX_JSON_BYTES, read_json};
+use crate::Result;
 use crate::end_tokens::ends_answer;
 
 /// The keys of `tokenizer_config.json` that matter here.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct TokenizerConfig {
     chat_template: Option<ChatTemplate>,
-    pub(crate) bos_token: Option<Token>,
-    pub(crate) eos_token: Option<Token>,
-    pub(crate) unk_token: Option<Token>,
-    pub(crate) pad_token: Option<Token>,
+    bos_token: Option<Token>,
+    eos_token: Option<Token>,
+    pad_token: Option<Token>,
     pub(crate) add_bos_token: Option<bool>,
-    pub(crate) add_eos_token: Option<bool>,
     #[serde(default)]
     added_tokens_decoder: BTreeMap<String, AddedToken>,
 }
@@ -37,13 +38,13 @@ struct NamedTemplate {
 /// A token as its text or as an object that holds its text.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Token {
+enum Token {
     Text(String),
     Object { content: String },
 }
 
 impl Token {
-    pub(crate) fn text(&self) -> &str {
+    fn text(&self) -> &str {
         match self {
             Self::Text(content) | Self::Object { content } => content,
         }
@@ -58,6 +59,26 @@ struct AddedToken {
 }
 
 impl TokenizerConfig {
+    /// The file at `path`, if there is one.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
+        read_json(path, MAX_JSON_BYTES)
+    }
+
+    /// Text of the token that begins a document.
+    pub(crate) fn bos_token(&self) -> Option<&str> {
+        self.bos_token.as_ref().map(Token::text)
+    }
+
+    /// Text of the token that ends one.
+    pub(crate) fn eos_token(&self) -> Option<&str> {
+        self.eos_token.as_ref().map(Token::text)
+    }
+
+    /// Text of the token that fills batches up.
+    pub(crate) fn pad_token(&self) -> Option<&str> {
+        self.pad_token.as_ref().map(Token::text)
+    }
+
     pub(super) fn chat_template(&self) -> Option<&str> {
         match self.chat_template.as_ref()? {
             ChatTemplate::One(template) => Some(template),
@@ -69,7 +90,7 @@ impl TokenizerConfig {
 
     /// Ids of `eos_token` and of the special tokens known to end a turn.
     pub(super) fn end_ids(&self) -> impl Iterator<Item = u32> {
-        let eos = self.eos_token.as_ref().map(Token::text);
+        let eos = self.eos_token();
         let ends = move |token: &AddedToken| {
             Some(token.content.as_str()) == eos || (token.special && ends_answer(&token.content))
         };

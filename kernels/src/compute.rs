@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::Device;
 
-use crate::Result;
 use crate::ops::linear::ActivationBuffer;
+use crate::pool::Pool;
+use crate::scratch::{Buffer, Scratch};
+use crate::{Error, Result};
 
 /// An instruction set that the matrix kernels are built for, chosen at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,20 +62,28 @@ struct Inner {
     device: Device,
     isa: Isa,
     activations: Activations,
-    threads: usize,
     activation_buffer: Mutex<ActivationBuffer>,
+    pool: Pool,
+    scratch: Scratch,
 }
+
+/// Elements below which an elementwise operation is done before other threads would have started.
+const SERIAL_ELEMENTS: usize = 16 * 1024;
 
 impl Compute {
     /// A CPU compute handle with its own persistent thread pool.
+    ///
+    /// # Errors
+    /// When this machine lacks the instruction set asked for, or no thread can be started.
     pub fn cpu(options: ComputeOptions) -> Result<Self> {
-        let inner = Inner {
-            device: Device::Cpu,
-            isa: options.isa.unwrap_or_else(Isa::detect),
-            activations: options.activations,
-            threads: options.threads.max(1),
-            activation_buffer: Mutex::default(),
-        };
+        let best = Isa::detect();
+        let isa = options.isa.unwrap_or(best);
+        if isa > best {
+            return Err(Error::Isa { asked: isa, best });
+        }
+        let pool = Pool::new(options.threads).map_err(Error::Threads)?;
+        let scratch = Scratch::new(pool.threads());
+        let inner = Inner { device: Device::Cpu, isa, activations: options.activations, pool, scratch, activation_buffer: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,12 +109,47 @@ impl Compute {
 
     /// Threads that compute, the calling one included.
     pub fn threads(&self) -> usize {
-        self.inner.threads
+        self.inner.pool.threads()
     }
 
     /// Calls `task(i)` for every `i` in `0..count`, spread over the pool; returns when all are done. Work is handed
-    /// out dynamically; a task must not call back into the same handle. A panic in a task is raised again here.
+    /// out dynamically. A panic in a task is raised again here once every started task has ended. A call from inside a
+    /// task, or from another thread while a job runs, does its work on the calling thread alone.
     pub fn parallel_for(&self, count: usize, task: impl Fn(usize) + Sync) {
-        (0..count).for_each(task);
+        self.inner.pool.run(count, &|_, i| task(i));
+    }
+
+    /// As [`Compute::parallel_for`], with the running thread's working memory.
+    pub(crate) fn parallel_for_scratch(&self, count: usize, task: impl Fn(&mut Buffer, usize) + Sync) {
+        self.inner.pool.run(count, &|thread, i| self.inner.scratch.with(thread, |buffer| task(buffer, i)));
+    }
+
+    /// Calls `task(i, row)` for every row of `columns` elements, in parallel where there is enough to do.
+    pub(crate) fn for_each_row(&self, data: &mut [f32], columns: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+        if data.len() < SERIAL_ELEMENTS {
+            data.chunks_exact_mut(columns).enumerate().for_each(|(i, row)| task(i, row));
+            return;
+        }
+        let start = SharedPtr(data.as_mut_ptr());
+        self.parallel_for(data.len() / columns, |i| {
+            // SAFETY: row `i` lies inside `data`, which is borrowed until all tasks are done, and each `i` runs once.
+            let row = unsafe { std::slice::from_raw_parts_mut(start.get().add(i * columns), columns) };
+            task(i, row);
+        });
+    }
+}
+
+/// A pointer to memory of which every task of a job writes its own part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedPtr<T>(pub *mut T);
+
+// SAFETY: whoever dereferences the pointer proves that no two tasks touch the same element.
+unsafe impl<T: Send> Sync for SharedPtr<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for SharedPtr<T> {}
+
+impl<T> SharedPtr<T> {
+    pub fn get(self) -> *mut T {
+        self.0
     }
 }

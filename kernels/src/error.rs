@@ -11,6 +11,17 @@ pub enum Error {
         /// What was wrong, with the numbers.
         message: String,
     },
+    /// An instruction set was asked for that this machine does not have.
+    #[error("this machine has no {asked:?}; the best it has is {best:?}, leave the instruction set open to take it")]
+    Isa {
+        /// What was asked for.
+        asked: crate::Isa,
+        /// What there is.
+        best: crate::Isa,
+    },
+    /// The operating system refused a thread.
+    #[error("could not start a compute thread: {0}; lower the number of threads or raise the process limit")]
+    Threads(#[source] std::io::Error),
     /// Candle's own error.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -13,10 +13,12 @@ mod ggml_type;
 mod kv;
 mod ops;
 mod packed;
+mod pool;
 mod rows;
 mod shared;
 #[cfg(test)]
 mod testing;
+mod scratch;
 
 pub use compute::{Activations, Compute, ComputeOptions, Isa};
 pub use error::{Error, Result};

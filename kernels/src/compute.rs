@@ -1,10 +1,11 @@
 //! The handle that every operation is called on: device, instruction set, thread pool, precision of activations.
 //! Cheap to clone. Must not know any operation's arithmetic.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device;
 
+use crate::ops::attention::Plan;
 use crate::ops::linear::ActivationBuffer;
 use crate::pool::Pool;
 use crate::scratch::{Buffer, Scratch};
@@ -65,6 +66,7 @@ struct Inner {
     activation_buffer: Mutex<ActivationBuffer>,
     pool: Pool,
     scratch: Scratch,
+    attention_plan: Mutex<Plan>,
 }
 
 /// Elements below which an elementwise operation is done before other threads would have started.
@@ -83,7 +85,15 @@ impl Compute {
         }
         let pool = Pool::new(options.threads).map_err(Error::Threads)?;
         let scratch = Scratch::new(pool.threads());
-        let inner = Inner { device: Device::Cpu, isa, activations: options.activations, pool, scratch, activation_buffer: Mutex::default() };
+        let inner = Inner {
+            device: Device::Cpu,
+            isa,
+            activations: options.activations,
+            pool,
+            scratch,
+            activation_buffer: Mutex::default(),
+            attention_plan: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -122,6 +132,16 @@ impl Compute {
     /// As [`Compute::parallel_for`], with the running thread's working memory.
     pub(crate) fn parallel_for_scratch(&self, count: usize, task: impl Fn(&mut Buffer, usize) + Sync) {
         self.inner.pool.run(count, &|thread, i| self.inner.scratch.with(thread, |buffer| task(buffer, i)));
+    }
+
+    /// Lends the calling thread's working memory.
+    pub(crate) fn with_scratch<R>(&self, task: impl FnOnce(&mut Buffer) -> R) -> R {
+        self.inner.scratch.with(0, task)
+    }
+
+    /// What attention keeps between calls.
+    pub(crate) fn attention_plan(&self) -> MutexGuard<'_, Plan> {
+        self.inner.attention_plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `task(i, row)` for every row of `columns` elements, in parallel where there is enough to do.

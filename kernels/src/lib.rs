@@ -15,10 +15,11 @@ mod ops;
 mod packed;
 mod pool;
 mod rows;
+mod scratch;
 mod shared;
+mod simd;
 #[cfg(test)]
 mod testing;
-mod scratch;
 
 pub use compute::{Activations, Compute, ComputeOptions, Isa};
 pub use error::{Error, Result};

@@ -102,12 +102,8 @@ impl Pool {
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
             Err(TryLockError::WouldBlock) => return (0..count).for_each(|i| task(0, i)),
         };
-        unsafe fn call<F: Fn(usize, usize)>(task: *const (), thread: usize, i: usize) {
-            // SAFETY: `task` was made from an `&F` that outlives the job.
-            unsafe { (*task.cast::<F>())(thread, i) }
-        }
         let chunk = (count / (self.threads() * CHUNKS_PER_THREAD)).max(1);
-        let job = Job { task: std::ptr::from_ref(task).cast(), call: call::<F>, count, chunk };
+        let job = Job { task: std::ptr::from_ref(task).cast(), call: call_task::<F>, count, chunk };
         let panic = self.shared.run(job);
         drop(turn);
         if let Some(payload) = panic {
@@ -226,6 +222,15 @@ impl Shared {
         drop(lock(&self.sleep));
         self.wake.notify_all();
     }
+}
+
+/// [`Job::call`] of a closure of type `F`.
+///
+/// # Safety
+/// `task` must have been made from an `&F` that is still borrowed.
+unsafe fn call_task<F: Fn(usize, usize)>(task: *const (), thread: usize, i: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { (*task.cast::<F>())(thread, i) }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,7 @@
 //! One operation per file: what it computes, its plain reference, its fast paths, its property test.
 
 mod add_bias;
-mod attention;
+pub(crate) mod attention;
 mod embed;
 mod gather_rows;
 pub(crate) mod linear;

@@ -1,0 +1,311 @@
+//! One tile of attention: the queries of some neighbouring tokens and one group of heads, over all positions that they
+//! see. Rows of a tile are tokens times heads of the group, a token's heads together.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::block::{Convert, Element, Exp, Product, Softmax};
+use super::{Job, PARTITION, Tile};
+use crate::compute::SharedPtr;
+use crate::kv::BLOCK_SIZE;
+use crate::scratch::Buffer;
+use crate::simd::dispatch;
+use crate::{Isa, Span};
+
+/// Rows up to which f16 is converted in registers, anew for each product, instead of once into memory.
+const DIRECT_ROWS: usize = 6;
+
+/// A tile and what it reads.
+pub(super) struct TileTask<'a> {
+    pub job: Job,
+    pub span: &'a Span,
+    pub tile: Tile,
+    pub kv_head: usize,
+    /// `(num_tokens, job.columns)`.
+    pub qkv: &'a [f32],
+    pub pages: &'a [f16],
+    pub isa: Isa,
+}
+
+/// A softmax not yet normalised, of every row of a tile.
+struct Sums<'a> {
+    /// `(rows, padded_dim)`: values times weights.
+    values: &'a mut [f32],
+    /// `(rows)`: the largest score.
+    max: &'a mut [f32],
+    /// `(rows)`: the sum of weights, at least 1; 0 in a row that has seen nothing.
+    weights: &'a mut [f32],
+}
+
+/// The working memory of a tile.
+struct Memory<'a> {
+    /// `(rows, head_dim)`, scaled.
+    queries: &'a mut [f32],
+    /// `(rows, BLOCK_SIZE)`.
+    scores: &'a mut [f32],
+    /// `(rows)`.
+    keep: &'a mut [f32],
+    /// `(head_dim, BLOCK_SIZE)`.
+    keys: &'a mut [f32],
+    /// `(BLOCK_SIZE, padded_dim)`.
+    values: &'a mut [f32],
+    /// The running partition.
+    partial: Sums<'a>,
+    /// The partitions before it.
+    total: Sums<'a>,
+}
+
+impl TileTask<'_> {
+    fn rows(&self) -> usize {
+        (self.tile.end - self.tile.first) * self.job.group()
+    }
+
+    /// Computes the tile and writes its rows of `out`, `(num_tokens, num_heads * head_dim)`.
+    pub fn run(&self, buffer: &mut Buffer, out: SharedPtr<f32>) {
+        let mut memory = self.memory(buffer);
+        self.load_queries(memory.queries);
+        memory.total.clear();
+        for partition in self.job.partitions(self.tile) {
+            self.partition(partition, &mut memory);
+            memory.total.merge(&memory.partial, self.isa);
+        }
+        self.write(&memory.total, out);
+    }
+
+    /// Computes the `index`th partition that the tile sees into its place in `partials`.
+    pub fn run_partition(&self, index: usize, buffer: &mut Buffer, partials: SharedPtr<f32>) {
+        let mut memory = self.memory(buffer);
+        self.load_queries(memory.queries);
+        let range = self.partial(index);
+        // SAFETY: `partials` has a place for every partition of every tile and head, and this task alone has this one.
+        let place = unsafe { std::slice::from_raw_parts_mut(partials.get().add(range.start), range.len()) };
+        memory.partial = Sums::carve(place, self.rows(), self.job.padded_dim()).0;
+        self.partition(self.job.partitions(self.tile).start + index, &mut memory);
+    }
+
+    /// Merges what [`TileTask::run_partition`] left of all partitions and writes the tile's rows of `out`.
+    pub fn merge_partitions(&self, partials: SharedPtr<f32>, buffer: &mut Buffer, out: SharedPtr<f32>) {
+        let memory = self.memory(buffer);
+        let mut total = memory.total;
+        total.clear();
+        for index in 0..self.job.partitions(self.tile).len() {
+            let range = self.partial(index);
+            // SAFETY: as in `run_partition`, whose tasks have all ended; a tile's partials belong to this task.
+            let place = unsafe { std::slice::from_raw_parts_mut(partials.get().add(range.start), range.len()) };
+            total.merge(&Sums::carve(place, self.rows(), self.job.padded_dim()).0, self.isa);
+        }
+        self.write(&total, out);
+    }
+
+    /// Where the `index`th partition of this tile and head lies.
+    fn partial(&self, index: usize) -> Range<usize> {
+        let len = self.job.partial_len();
+        let place = (self.tile.partitions_before + index) * self.job.shape.num_kv_heads + self.kv_head;
+        place * len..(place + 1) * len
+    }
+
+    fn memory<'m>(&self, buffer: &'m mut Buffer) -> Memory<'m> {
+        let (rows, head_dim, padded) = (self.rows(), self.job.shape.head_dim, self.job.padded_dim());
+        let sums = rows * (padded + 2);
+        let len = rows * (head_dim + BLOCK_SIZE + 1) + BLOCK_SIZE * (head_dim + padded) + 2 * sums;
+        // Pages first: their rows are whole cache lines.
+        let (keys, rest) = buffer.get(len).split_at_mut(head_dim * BLOCK_SIZE);
+        let (values, rest) = rest.split_at_mut(BLOCK_SIZE * padded);
+        let (scores, rest) = rest.split_at_mut(rows * BLOCK_SIZE);
+        let (queries, rest) = rest.split_at_mut(rows * head_dim);
+        let (partial, rest) = Sums::carve(rest, rows, padded);
+        let (total, keep) = Sums::carve(rest, rows, padded);
+        Memory { queries, scores, keep, keys, values, partial, total }
+    }
+
+    fn load_queries(&self, queries: &mut [f32]) {
+        let group_len = self.job.group() * self.job.shape.head_dim;
+        let first_row = self.span.query_start + self.tile.first - self.span.first_position();
+        for (i, to) in queries.chunks_exact_mut(group_len).enumerate() {
+            let from = &self.qkv[(first_row + i) * self.job.columns + self.kv_head * group_len..][..group_len];
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from * self.job.scale;
+            }
+        }
+    }
+
+    fn write(&self, total: &Sums<'_>, out: SharedPtr<f32>) {
+        let (head_dim, padded) = (self.job.shape.head_dim, self.job.padded_dim());
+        let group = self.job.group();
+        let first_row = self.span.query_start + self.tile.first - self.span.first_position();
+        for (i, (values, weights)) in total.values.chunks_exact(padded).zip(&*total.weights).enumerate() {
+            let head = (first_row + i / group) * self.job.num_heads + self.kv_head * group + i % group;
+            // SAFETY: `out` has `num_heads * head_dim` elements for every row of the batch, and this task alone writes
+            // these heads of these rows.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(head * head_dim), head_dim) };
+            for (out, value) in out.iter_mut().zip(values) {
+                *out = value / weights;
+            }
+        }
+    }
+
+    /// The softmax over one partition into `memory.partial`.
+    fn partition(&self, partition: usize, memory: &mut Memory<'_>) {
+        memory.partial.clear();
+        let first = (partition * PARTITION).max(self.job.first_seen(self.tile.first));
+        let end = ((partition + 1) * PARTITION).min(self.tile.end);
+        for block in first / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
+            self.block(block, memory);
+        }
+    }
+
+    /// One block of positions: scores, one step of the softmax, weighted values.
+    fn block(&self, block: usize, memory: &mut Memory<'_>) {
+        let (shape, isa) = (self.job.shape, self.isa);
+        let (head_dim, padded) = (shape.head_dim, self.job.padded_dim());
+        let Memory { queries, scores, keep, keys, values, partial, .. } = memory;
+        let sight = self.sight(block);
+        let rows = self.row_range(&sight.some);
+        let id = self.span.block_table[block];
+        let stored_keys = &self.pages[shape.keys(id, self.kv_head)..][..BLOCK_SIZE * head_dim];
+        let stored_values = &self.pages[shape.values(id, self.kv_head)..][..BLOCK_SIZE * head_dim];
+        let shared = rows.len() > DIRECT_ROWS;
+
+        let (queries, scores) = (&queries[times(&rows, head_dim)], &mut scores[times(&rows, BLOCK_SIZE)]);
+        if shared {
+            dispatch(isa, Convert { from: stored_keys, to: keys });
+            self.score(queries, keys, scores);
+        } else {
+            self.score(queries, stored_keys, scores);
+        }
+        for position in sight.partly() {
+            let seen = self.seen(position, sight.start);
+            let first_row = (position - sight.some.start) * self.job.group();
+            let own = &mut scores[first_row * BLOCK_SIZE..][..self.job.group() * BLOCK_SIZE];
+            for scores in own.chunks_exact_mut(BLOCK_SIZE) {
+                scores[..seen.start].fill(f32::NEG_INFINITY);
+                scores[seen.end..].fill(f32::NEG_INFINITY);
+            }
+        }
+        let keep = &mut keep[rows.clone()];
+        let (max, sum) = (&mut partial.max[rows.clone()], &mut partial.weights[rows.clone()]);
+        dispatch(isa, Softmax { scores, max, sum, keep });
+        let sums = &mut partial.values[times(&rows, padded)];
+        if !shared && head_dim == padded {
+            self.add_values(stored_values, &sight, scores, keep, sums);
+            return;
+        }
+        for (from, to) in stored_values.chunks_exact(head_dim).zip(values.chunks_exact_mut(padded)) {
+            dispatch(isa, Convert { from, to: &mut to[..head_dim] });
+            to[head_dim..].fill(0.0);
+        }
+        self.add_values(values, &sight, scores, keep, sums);
+    }
+
+    fn score<B: Element>(&self, queries: &[f32], keys: &[B], scores: &mut [f32]) {
+        let depth = self.job.shape.head_dim;
+        dispatch(
+            self.isa,
+            Product { a: queries, a_stride: depth, b: keys, depth, columns: BLOCK_SIZE, c: scores, keep: None },
+        );
+    }
+
+    /// Adds the weighted values of the positions that each query sees: what it does not see is not touched, for
+    /// a stale NaN times a weight of 0 would not be nothing. `scores`, `keep` and `sums` start at `sight.some`.
+    fn add_values<B: Element>(&self, values: &[B], sight: &Sight, scores: &[f32], keep: &[f32], sums: &mut [f32]) {
+        let padded = self.job.padded_dim();
+        let mut add = |positions: Range<usize>, seen: Range<usize>| {
+            let group = self.job.group();
+            let rows = (positions.start - sight.some.start) * group..(positions.end - sight.some.start) * group;
+            dispatch(
+                self.isa,
+                Product {
+                    a: &scores[rows.start * BLOCK_SIZE + seen.start..],
+                    a_stride: BLOCK_SIZE,
+                    b: &values[seen.start * padded..],
+                    depth: seen.len(),
+                    columns: padded,
+                    c: &mut sums[times(&rows, padded)],
+                    keep: Some(&keep[rows]),
+                },
+            );
+        };
+        if !sight.all.is_empty() {
+            add(sight.all.clone(), 0..BLOCK_SIZE);
+        }
+        for position in sight.partly() {
+            add(position..position + 1, self.seen(position, sight.start));
+        }
+    }
+
+    fn sight(&self, block: usize) -> Sight {
+        let (start, end, window) = (block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE, self.job.window);
+        let some = self.tile.first.max(start)..self.tile.end.min((end - 1).saturating_add(window));
+        let all = some.start.max(end - 1)..some.end.min(start.saturating_add(window));
+        Sight { start, some, all }
+    }
+
+    /// What the query at `position` sees of the block that starts at `start`, as offsets into it.
+    fn seen(&self, position: usize, start: usize) -> Range<usize> {
+        self.job.first_seen(position).max(start) - start..(position + 1).min(start + BLOCK_SIZE) - start
+    }
+
+    /// Rows of the queries at `positions`.
+    fn row_range(&self, positions: &Range<usize>) -> Range<usize> {
+        let group = self.job.group();
+        (positions.start - self.tile.first) * group..(positions.end - self.tile.first) * group
+    }
+}
+
+/// Which of a tile's queries see a block.
+struct Sight {
+    /// First position of the block.
+    start: usize,
+    /// Positions of the queries that see some of it.
+    some: Range<usize>,
+    /// Positions, among them, of the queries that see all of it; may be empty.
+    all: Range<usize>,
+}
+
+impl Sight {
+    /// Positions of the queries that see a part of the block.
+    fn partly(&self) -> impl Iterator<Item = usize> {
+        self.some.clone().filter(|position| !self.all.contains(position))
+    }
+}
+
+impl<'a> Sums<'a> {
+    /// Takes the memory of `rows` rows from the front of `memory`; returns the rest too.
+    fn carve(memory: &'a mut [f32], rows: usize, padded_dim: usize) -> (Self, &'a mut [f32]) {
+        let (values, rest) = memory.split_at_mut(rows * padded_dim);
+        let (max, rest) = rest.split_at_mut(rows);
+        let (weights, rest) = rest.split_at_mut(rows);
+        (Self { values, max, weights }, rest)
+    }
+
+    /// Nothing seen yet.
+    fn clear(&mut self) {
+        self.values.fill(0.0);
+        self.max.fill(f32::NEG_INFINITY);
+        self.weights.fill(0.0);
+    }
+
+    /// Adds the sums of later positions.
+    fn merge(&mut self, later: &Sums<'_>, isa: Isa) {
+        let padded = self.values.len() / self.max.len();
+        let rows = self.values.chunks_exact_mut(padded).zip(later.values.chunks_exact(padded)).enumerate();
+        for (row, (values, later_values)) in rows.filter(|(row, _)| later.weights[*row] != 0.0) {
+            let max = self.max[row].max(later.max[row]);
+            let mut factors = [0.0; 8];
+            (factors[0], factors[1]) = (self.max[row] - max, later.max[row] - max);
+            dispatch(isa, Exp(&mut factors));
+            let [old, new, ..] = factors;
+            self.max[row] = max;
+            self.weights[row] = self.weights[row] * old + later.weights[row] * new;
+            for (value, later) in values.iter_mut().zip(later_values) {
+                *value = *value * old + later * new;
+            }
+        }
+    }
+}
+
+/// A range of rows as a range of elements.
+fn times(rows: &Range<usize>, columns: usize) -> Range<usize> {
+    rows.start * columns..rows.end * columns
+}

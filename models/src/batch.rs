@@ -77,3 +77,43 @@ impl KvCache {
         config.num_layers * 2 * config.num_kv_heads * config.head_dim * BLOCK_SIZE * 2
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> ForwardBatch {
+        let span = |query_start, query_len, context_len, block_table: &[u32]| Span {
+            query_start,
+            query_len,
+            context_len,
+            block_table: block_table.to_vec(),
+        };
+        ForwardBatch {
+            token_ids: vec![1, 2, 3, 4],
+            spans: vec![span(0, 3, 33, &[0, 1]), span(3, 1, 32, &[2])],
+            logit_rows: vec![2, 3],
+        }
+    }
+
+    #[test]
+    fn an_unsound_step_is_refused() {
+        assert!(sound().check(5, 3).is_ok());
+        let broken: [(&str, fn(&mut ForwardBatch)); 9] = [
+            ("token outside the vocabulary", |b| b.token_ids[1] = 5),
+            ("rows of no span", |b| b.token_ids.push(0)),
+            ("gap between spans", |b| b.spans[1].query_start = 4),
+            ("empty span", |b| b.spans[0].query_len = 0),
+            ("context shorter than the query", |b| b.spans[0].context_len = 2),
+            ("table shorter than the context", |b| b.spans[1].context_len = 33),
+            ("block outside the cache", |b| b.spans[1].block_table[0] = 3),
+            ("logits of no row", |b| b.logit_rows[1] = 4),
+            ("logits of a row twice", |b| b.logit_rows[0] = 3),
+        ];
+        for (what, spoil) in broken {
+            let mut batch = sound();
+            spoil(&mut batch);
+            assert!(matches!(batch.check(5, 3), Err(Error::Batch(_))), "{what} was let through");
+        }
+    }
+}

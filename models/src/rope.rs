@@ -40,3 +40,72 @@ fn scaled(frequency: f64, pair: usize, scaling: &RopeScaling) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kernels::RopeStyle;
+
+    use super::*;
+    use crate::Architecture;
+
+    fn config(rope_scaling: RopeScaling) -> ModelConfig {
+        ModelConfig {
+            architecture: Architecture::Llama,
+            vocab_size: 128_256,
+            hidden_size: 4096,
+            intermediate_size: 14336,
+            num_layers: 32,
+            num_heads: 32,
+            num_kv_heads: 8,
+            head_dim: 128,
+            rms_norm_eps: 1e-5,
+            rope_theta: 500_000.0,
+            rope_scaling,
+            rope_style: RopeStyle::Neox,
+            max_context: 131_072,
+            sliding_window: None,
+            tied_embeddings: false,
+        }
+    }
+
+    #[test]
+    fn llama_3_1_scaling_is_that_of_transformers() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 8192,
+        };
+        let table = rope_table(&config(scaling));
+        // Printed by transformers 5.23 for the configuration of Llama 3.1 8B: kept, blended and divided frequencies.
+        let expected = [
+            (0, 1.0),
+            (1, 8.146_172e-1),
+            (20, 1.656_044e-2),
+            (28, 3.211_446e-3),
+            (29, 2.166_570_6e-3),
+            (30, 1.371_893_7e-3),
+            (32, 5.248_460_2e-4),
+            (34, 1.785_077_9e-4),
+            (35, 9.556_212e-5),
+            (50, 4.411_534_5e-6),
+            (63, 3.068_925_9e-7),
+        ];
+        for (pair, expected) in expected {
+            let frequency: f32 = table.inverse_frequencies()[pair];
+            assert!((frequency / expected - 1.0).abs() < 1e-5, "pair {pair}: {frequency} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn factors_and_linear_scaling_divide() {
+        let plain = rope_table(&config(RopeScaling::None));
+        let linear = rope_table(&config(RopeScaling::Linear { factor: 4.0 }));
+        let factors = rope_table(&config(RopeScaling::Factors((0..64).map(|pair| 1.0 + pair as f32).collect())));
+        for pair in 0..64 {
+            let frequency = plain.inverse_frequencies()[pair];
+            let divided = |by: f32, table: &RopeTable| (table.inverse_frequencies()[pair] * by / frequency - 1.0).abs();
+            assert!(divided(4.0, &linear) < 1e-6 && divided(1.0 + pair as f32, &factors) < 1e-6, "pair {pair}");
+        }
+    }
+}

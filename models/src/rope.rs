@@ -70,12 +70,8 @@ mod tests {
 
     #[test]
     fn llama_3_1_scaling_is_that_of_transformers() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_context: 8192,
-        };
+        let scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
         let table = rope_table(&config(scaling));
         // Printed by transformers 5.23 for the configuration of Llama 3.1 8B: kept, blended and divided frequencies.
         let expected = [

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::print_stdout, reason = "the figures of parity are for the reader of a test's output")]
 
+mod architectures;
 mod golden;
 mod invariance;
 mod naive;

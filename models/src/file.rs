@@ -104,7 +104,7 @@ pub struct ModelFile {
 #[derive(Debug)]
 enum Source {
     Gguf(GgufFile),
-    Safetensors(SafetensorsDir),
+    Safetensors(Box<SafetensorsDir>),
 }
 
 impl ModelFile {
@@ -112,7 +112,7 @@ impl ModelFile {
     /// its file.
     pub fn open(path: &Path) -> Result<Self> {
         let source = if path.is_dir() {
-            Source::Safetensors(SafetensorsDir::open(path)?)
+            Source::Safetensors(Box::new(SafetensorsDir::open(path)?))
         } else {
             Source::Gguf(GgufFile::open(path)?)
         };

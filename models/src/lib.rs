@@ -8,6 +8,7 @@ mod config;
 mod end_tokens;
 mod error;
 mod file;
+pub mod fuzz;
 mod gguf;
 mod layers;
 mod mapped;

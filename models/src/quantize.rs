@@ -132,13 +132,13 @@ impl Conversion<'_> {
 fn header(source: &ModelFile, recipe: Recipe, config: &ModelConfig) -> Result<GgufHeader> {
     let mut header = GgufHeader::default();
     header.describe_config(config);
-    let name = source.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    header.set("general.name", MetadataValue::String(name));
+    let name = source.path().file_stem().unwrap_or_default().to_string_lossy();
+    header.set("general.name", MetadataValue::String(&name));
     header.set("general.file_type", MetadataValue::U32(recipe.file_type()));
     header.set("general.quantization_version", MetadataValue::U32(2));
     header.describe_vocabulary(&vocabulary(source, config)?);
     if let Some(template) = source.chat_template() {
-        header.set("tokenizer.chat_template", MetadataValue::String(template.to_owned()));
+        header.set("tokenizer.chat_template", MetadataValue::String(template));
     }
     Ok(header)
 }

@@ -32,6 +32,11 @@ pub fn read_tokenizer_json(tokenizer: &Path, config: Option<&Path>) -> Result<Gg
     json.into_vocabulary(&config).map_err(invalid)
 }
 
+/// The vocabulary of a `tokenizer.json` of these bytes, with nothing beside it.
+pub(crate) fn parse(bytes: &[u8]) -> Option<GgufVocabulary> {
+    serde_json::from_slice::<TokenizerJson>(bytes).ok()?.into_vocabulary(&TokenizerConfig::default()).ok()
+}
+
 #[derive(Deserialize)]
 struct TokenizerJson {
     #[serde(default)]
@@ -96,8 +101,8 @@ impl TokenizerJson {
             eot_id: eot,
             unknown_id: named(unk_token.as_deref()),
             padding_id: named(config.pad_token()),
-            add_bos: Some(around.first.is_some() || (post_processor.is_none() && config.add_bos_token == Some(true))),
-            add_eos: Some(around.last.is_some()),
+            add_bos: around.has_template.then_some(around.first.is_some()).or(config.add_bos_token),
+            add_eos: around.has_template.then_some(around.last.is_some()),
             add_space_prefix: byte_fallback.then(|| adds_space(normalizer.as_ref(), pre_tokenizer.as_ref())),
             merges: if byte_fallback { Vec::new() } else { merges },
             kinds,
@@ -185,6 +190,8 @@ fn pre_tokenizer_name(pre_tokenizer: Option<&Value>) -> std::result::Result<&'st
 /// Special tokens that the post-processor puts around a text.
 #[derive(Default)]
 struct Around<'a> {
+    /// There is a template; without one the tokenizer says nothing about them.
+    has_template: bool,
     first: Option<&'a str>,
     last: Option<&'a str>,
 }
@@ -193,12 +200,12 @@ impl<'a> Around<'a> {
     /// The template is the processor itself or a step of a sequence.
     fn read(processor: &'a Value) -> Self {
         let steps = processor.get("processors").and_then(Value::as_array);
-        let templates = steps.into_iter().flatten().chain([processor]);
-        let Some(items) = templates.filter_map(|step| step.get("single")?.as_array()).next() else {
+        let mut templates = steps.into_iter().flatten().chain([processor]);
+        let Some(items) = templates.find_map(|step| step.get("single")?.as_array()) else {
             return Self::default();
         };
         let special = |item: Option<&'a Value>| item?.pointer("/SpecialToken/id")?.as_str();
-        Self { first: special(items.first()), last: special(items.last()) }
+        Self { has_template: true, first: special(items.first()), last: special(items.last()) }
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn read(file: &GgufFile) -> Parsed<ModelConfig> {
             return Err(format!("metadata key {name}.{key}: {size}, but heads of {head_dim} are the only ones run"));
         }
     }
-    let config = ModelConfig {
+    let mut config = ModelConfig {
         architecture,
         vocab_size: vocab_size(file, hidden_size)?,
         hidden_size,
@@ -43,13 +43,14 @@ pub(super) fn read(file: &GgufFile) -> Parsed<ModelConfig> {
         head_dim,
         rms_norm_eps: keys.f32("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
         rope_theta: keys.f32("rope.freq_base")?.unwrap_or(10_000.0),
-        rope_scaling: rope_scaling(file, &keys, head_dim)?,
+        rope_scaling: RopeScaling::None,
         rope_style: architecture.gguf_rope_style(),
         max_context: keys.needed("context_length")?,
         sliding_window: keys.size("attention.sliding_window")?.filter(|window| *window > 0),
         tied_embeddings: file.tensor("output.weight").is_none(),
     };
     config.check()?;
+    config.rope_scaling = rope_scaling(file, &keys, head_dim)?;
     Ok(config)
 }
 

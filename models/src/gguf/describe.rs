@@ -14,7 +14,7 @@ impl GgufHeader {
             Architecture::Qwen2 => "qwen2",
             Architecture::Qwen3 => "qwen3",
         };
-        self.set("general.architecture", MetadataValue::String(name.into()));
+        self.set("general.architecture", MetadataValue::String(name));
         let sizes = [
             ("block_count", config.num_layers),
             ("context_length", config.max_context),
@@ -36,7 +36,7 @@ impl GgufHeader {
         self.set(&format!("{name}.attention.layer_norm_rms_epsilon"), MetadataValue::F32(config.rms_norm_eps));
         self.set(&format!("{name}.rope.freq_base"), MetadataValue::F32(config.rope_theta));
         if let RopeScaling::Linear { factor } = config.rope_scaling {
-            self.set(&format!("{name}.rope.scaling.type"), MetadataValue::String("linear".into()));
+            self.set(&format!("{name}.rope.scaling.type"), MetadataValue::String("linear"));
             self.set(&format!("{name}.rope.scaling.factor"), MetadataValue::F32(factor));
         }
     }
@@ -61,18 +61,18 @@ impl GgufHeader {
             TokenKind::Unused => 5,
             TokenKind::Byte => 6,
         };
-        self.set("tokenizer.ggml.model", MetadataValue::String(vocabulary.model.clone()));
+        self.set("tokenizer.ggml.model", MetadataValue::String(&vocabulary.model));
         if !vocabulary.pre.is_empty() {
-            self.set("tokenizer.ggml.pre", MetadataValue::String(vocabulary.pre.clone()));
+            self.set("tokenizer.ggml.pre", MetadataValue::String(&vocabulary.pre));
         }
-        self.set("tokenizer.ggml.tokens", MetadataValue::Strings(vocabulary.tokens.clone()));
+        self.set("tokenizer.ggml.tokens", MetadataValue::Strings(&vocabulary.tokens));
         if !vocabulary.scores.is_empty() {
-            self.set("tokenizer.ggml.scores", MetadataValue::F32s(vocabulary.scores.clone()));
+            self.set("tokenizer.ggml.scores", MetadataValue::F32s(&vocabulary.scores));
         }
-        let kinds = vocabulary.kinds.iter().map(kind).collect();
-        self.set("tokenizer.ggml.token_type", MetadataValue::I32s(kinds));
+        let kinds: Vec<i32> = vocabulary.kinds.iter().map(kind).collect();
+        self.set("tokenizer.ggml.token_type", MetadataValue::I32s(&kinds));
         if !vocabulary.merges.is_empty() {
-            self.set("tokenizer.ggml.merges", MetadataValue::Strings(vocabulary.merges.clone()));
+            self.set("tokenizer.ggml.merges", MetadataValue::Strings(&vocabulary.merges));
         }
         let ids = [
             ("bos_token_id", vocabulary.bos_id),

@@ -136,7 +136,7 @@ fn read_tensor(cursor: &mut Cursor, number: u64, alignment: u64) -> Parsed<Tenso
     let id = cursor.u32().map_err(at)?;
     let offset = cursor.u64().map_err(at)?;
     let ggml_type = GgmlType::from_id(id).ok_or_else(|| at(format!("type {} does not run here", type_name(id))))?;
-    if offset % alignment != 0 {
+    if !offset.is_multiple_of(alignment) {
         return Err(at(format!("its offset {offset} is no multiple of the alignment {alignment}")));
     }
     let offset = usize::try_from(offset).map_err(|_| at(format!("its offset {offset} is too large")))?;
@@ -151,7 +151,7 @@ fn data_bytes(ggml_type: GgmlType, dimensions: &[usize]) -> Parsed<usize> {
     if dimensions.contains(&0) {
         return Err(format!("a dimension of its shape {dimensions:?} is zero"));
     }
-    if dimensions[0] % ggml_type.block_len() != 0 {
+    if !dimensions[0].is_multiple_of(ggml_type.block_len()) {
         let (name, block) = (ggml_type.name(), ggml_type.block_len());
         return Err(format!("rows of {} elements do not divide into {name}'s blocks of {block}", dimensions[0]));
     }

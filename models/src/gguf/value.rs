@@ -166,9 +166,8 @@ impl fmt::Display for Value<'_> {
         match self {
             Self::Unsigned(value) => value.fmt(f),
             Self::Signed(value) => value.fmt(f),
-            // A float that came as f32 reads best as one.
-            Self::Float(value) if f64::from(*value as f32) == *value => (*value as f32).fmt(f),
-            Self::Float(value) => value.fmt(f),
+            // Nearly all came as f32 and read best as one.
+            Self::Float(value) => (*value as f32).fmt(f),
             Self::Bool(value) => value.fmt(f),
             Self::String(value) => value.fmt(f),
             Self::Array(array) => {

@@ -10,15 +10,15 @@ use super::value::ValueType;
 const ALIGNMENT: usize = 32;
 
 /// A metadata value to be written.
-#[derive(Debug, Clone)]
-pub(crate) enum MetadataValue {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MetadataValue<'a> {
     U32(u32),
     F32(f32),
     Bool(bool),
-    String(String),
-    Strings(Vec<String>),
-    F32s(Vec<f32>),
-    I32s(Vec<i32>),
+    String(&'a str),
+    Strings(&'a [String]),
+    F32s(&'a [f32]),
+    I32s(&'a [i32]),
 }
 
 /// Everything before the tensors' data: filled first, then written whole.
@@ -36,7 +36,7 @@ impl GgufHeader {
     /// Adds a metadata entry. Keys must differ; readers refuse a file that repeats one.
     pub(crate) fn set(&mut self, key: &str, value: MetadataValue) {
         put_string(&mut self.metadata, key);
-        put_value(&mut self.metadata, &value);
+        put_value(&mut self.metadata, value);
         self.num_keys += 1;
     }
 
@@ -135,7 +135,7 @@ fn put_array_start(out: &mut Vec<u8>, element: ValueType, len: usize) {
     out.extend((len as u64).to_le_bytes());
 }
 
-fn put_value(out: &mut Vec<u8>, value: &MetadataValue) {
+fn put_value(out: &mut Vec<u8>, value: MetadataValue) {
     match value {
         MetadataValue::U32(value) => {
             put_type(out, ValueType::U32);
@@ -147,7 +147,7 @@ fn put_value(out: &mut Vec<u8>, value: &MetadataValue) {
         }
         MetadataValue::Bool(value) => {
             put_type(out, ValueType::Bool);
-            out.push(u8::from(*value));
+            out.push(u8::from(value));
         }
         MetadataValue::String(text) => {
             put_type(out, ValueType::String);
@@ -155,7 +155,9 @@ fn put_value(out: &mut Vec<u8>, value: &MetadataValue) {
         }
         MetadataValue::Strings(texts) => {
             put_array_start(out, ValueType::String, texts.len());
-            texts.iter().for_each(|text| put_string(out, text));
+            for text in texts {
+                put_string(out, text);
+            }
         }
         MetadataValue::F32s(values) => {
             put_array_start(out, ValueType::F32, values.len());

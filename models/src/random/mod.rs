@@ -114,11 +114,11 @@ impl RandomModel {
         self.config.check()?;
         let mut header = GgufHeader::default();
         header.describe_config(&self.config);
-        header.set("general.name", MetadataValue::String(self.name.clone()));
+        header.set("general.name", MetadataValue::String(&self.name));
         header.set("general.file_type", MetadataValue::U32(self.recipe.file_type()));
         header.set("general.quantization_version", MetadataValue::U32(2));
         header.describe_vocabulary(&self.padded_vocabulary()?);
-        header.set("tokenizer.chat_template", MetadataValue::String(vocabulary::CHAT_TEMPLATE.into()));
+        header.set("tokenizer.chat_template", MetadataValue::String(vocabulary::CHAT_TEMPLATE));
         Ok(header)
     }
 
@@ -142,7 +142,7 @@ impl RandomModel {
         }
         for (name, len) in self.config.vectors() {
             // Norms scale by about one, biases shift by little.
-            let mean = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            let mean = if name.contains("norm") { 1.0 } else { 0.0 };
             tensors.push(RandomTensor { name, ggml_type: GgmlType::F32, shape: vec![len], mean, deviation: 0.1 });
         }
         tensors

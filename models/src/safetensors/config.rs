@@ -43,9 +43,10 @@ pub(crate) struct HfConfig {
 
 #[derive(Debug, Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    rope_theta: Option<f32>,
+    #[serde(rename = "rope_type", alias = "type")]
+    kind: Option<String>,
+    #[serde(rename = "rope_theta")]
+    theta: Option<f32>,
     factor: Option<f32>,
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
@@ -89,7 +90,7 @@ impl HfConfig {
             num_kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
             head_dim: self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1)),
             rms_norm_eps: self.rms_norm_eps,
-            rope_theta: rope.and_then(|rope| rope.rope_theta).or(self.rope_theta).unwrap_or(10_000.0),
+            rope_theta: rope.and_then(|rope| rope.theta).or(self.rope_theta).unwrap_or(10_000.0),
             rope_scaling: rope.map_or(Ok(RopeScaling::None), Rope::scaling)?,
             rope_style: RopeStyle::Neox,
             max_context: self.max_position_embeddings,
@@ -146,7 +147,7 @@ impl Rope {
             let value = value.filter(|v| v.is_finite() && *v > 0.0);
             value.ok_or_else(|| format!("key rope_scaling.{key}: a positive number is expected"))
         };
-        match self.rope_type.as_deref() {
+        match self.kind.as_deref() {
             None | Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear { factor: positive("factor", self.factor)? }),
             Some("llama3") => Ok(RopeScaling::Llama3 {

@@ -56,9 +56,11 @@ pub(crate) struct SafetensorsDir {
     chat_template: Option<String>,
     generation_end_ids: Option<OneOrMany>,
     shards: Vec<Shard>,
-    /// Shard and row of every tensor.
-    index: HashMap<String, (usize, usize)>,
+    index: TensorIndex,
 }
+
+/// Shard and row of every tensor, by Hugging Face's name.
+type TensorIndex = HashMap<String, (usize, usize)>;
 
 #[derive(Debug)]
 struct Shard {
@@ -161,7 +163,7 @@ impl SafetensorsDir {
 }
 
 /// The tensors of all shards, which one index names in full.
-fn open_weights(directory: &Path) -> Result<(Vec<Shard>, HashMap<String, (usize, usize)>)> {
+fn open_weights(directory: &Path) -> Result<(Vec<Shard>, TensorIndex)> {
     let index_path = directory.join("model.safetensors.index.json");
     let shard_index: Option<ShardIndex> = read_json(&index_path, MAX_JSON_BYTES)?;
     let weight_map = shard_index.map(|index| index.weight_map);
@@ -173,7 +175,7 @@ fn open_weights(directory: &Path) -> Result<(Vec<Shard>, HashMap<String, (usize,
         return Err(Error::invalid(&index_path, format!("{} shards; at most {MAX_SHARDS} are read", files.len())));
     }
     let mut shards = Vec::new();
-    let mut index = HashMap::new();
+    let mut index = TensorIndex::new();
     for name in files {
         // A name with a directory in it could lead anywhere.
         if Path::new(name).file_name().is_none_or(|file| file != name) || !name.ends_with(".safetensors") {
@@ -227,4 +229,11 @@ fn read_text(path: &Path, max_bytes: u64) -> Result<Option<String>> {
     }
     let text = String::from_utf8(text).map_err(|_| Error::invalid(path, "the file is not valid UTF-8"))?;
     Ok(Some(text))
+}
+
+/// What [`SafetensorsDir::config`] makes of a `config.json` of these bytes.
+pub(crate) fn config_from_bytes(bytes: &[u8]) -> Option<ModelConfig> {
+    let json: Value = serde_json::from_slice(bytes).ok()?;
+    config::refuse_quantized(&json).ok()?;
+    HfConfig::deserialize(&json).ok()?.model_config(true).ok()
 }

@@ -1,0 +1,238 @@
+//! The AVX2 kernel of float products: weights of three types become f32 in registers, four rows meet three tokens.
+
+use std::arch::x86_64::{
+    __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+};
+use std::ops::Range;
+
+use super::{GROUP, Input, LANES, PANEL, Panel, Sums};
+use crate::GgmlType;
+use crate::packed::Part;
+
+/// A float type that becomes f32 in a register.
+trait Element {
+    const BYTES: usize;
+
+    /// # Safety
+    /// AVX2 and F16C must be there, and 8 values at `at`.
+    unsafe fn load(at: *const u8) -> __m256;
+}
+
+enum F32 {}
+enum F16 {}
+enum Bf16 {}
+
+impl Element for F32 {
+    const BYTES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_ps(at.cast()) }
+    }
+}
+
+impl Element for F16 {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+}
+
+impl Element for Bf16 {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast())))) }
+    }
+}
+
+/// As [`super::add_panel`].
+///
+/// # Safety
+/// AVX2, FMA and F16C must be there; rows and columns lie inside the part, and `x` has them and the tokens; columns are
+/// at most [`PANEL`] where there is more than one token or the weights are quantised.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn add(
+    part: &Part,
+    rows: Range<usize>,
+    panel: &mut Panel,
+    x: Input<'_>,
+    first: usize,
+    columns: Range<usize>,
+    sums: &mut [Sums],
+) {
+    /// From so many tokens on half floats are converted once for all of them.
+    const CONVERT_ONCE: usize = 6;
+    let in_panel = match part.ggml_type {
+        GgmlType::F32 => false,
+        GgmlType::F16 | GgmlType::BF16 => sums.len() >= CONVERT_ONCE,
+        _ => true,
+    };
+    let bytes = part.ggml_type.block_bytes();
+    let mut weights = [panel.0[0].as_ptr().cast::<u8>(); GROUP];
+    for (r, weights) in weights.iter_mut().enumerate() {
+        *weights = if part.is_float() {
+            // Rows beyond the last repeat it; their sums are not stored.
+            let row = part.unit((rows.start + r).min(rows.end - 1));
+            row[columns.start * bytes..columns.end * bytes].as_ptr()
+        } else {
+            panel.0[r].as_ptr().cast()
+        };
+    }
+    // SAFETY: the rows hold the columns, as sliced or as the panel is long; otherwise the caller's promise.
+    unsafe {
+        match part.ggml_type {
+            GgmlType::F16 if in_panel => weights = convert::<F16>(weights, columns.len(), panel),
+            GgmlType::BF16 if in_panel => weights = convert::<Bf16>(weights, columns.len(), panel),
+            GgmlType::F16 => return add_tokens::<F16>(weights, x, first, columns, sums),
+            GgmlType::BF16 => return add_tokens::<Bf16>(weights, x, first, columns, sums),
+            GgmlType::F32 => {}
+            _ => part.fill_panel(rows, &columns, panel),
+        }
+        add_tokens::<F32>(weights, x, first, columns, sums);
+    }
+}
+
+/// Converts `len` values of 8 rows into the panel and returns where they lie.
+///
+/// # Safety
+/// AVX2 and F16C; every row has `len` values, at most [`PANEL`].
+#[inline(always)]
+unsafe fn convert<E: Element>(rows: [*const u8; GROUP], len: usize, panel: &mut Panel) -> [*const u8; GROUP] {
+    debug_assert!(len <= PANEL);
+    let whole = len / LANES * LANES;
+    // SAFETY: the caller's promise; the rest of less than a vector goes by way of zeroed memory, and a panel's row is a
+    // whole number of vectors.
+    unsafe {
+        for (row, panel) in rows.into_iter().zip(&mut panel.0) {
+            for k in (0..whole).step_by(LANES) {
+                _mm256_storeu_ps(panel.as_mut_ptr().add(k), E::load(row.add(k * E::BYTES)));
+            }
+            if whole < len {
+                let mut rest = [0u8; 4 * LANES];
+                rest.as_mut_ptr().copy_from_nonoverlapping(row.add(whole * E::BYTES), (len - whole) * E::BYTES);
+                _mm256_storeu_ps(panel.as_mut_ptr().add(whole), E::load(rest.as_ptr()));
+            }
+        }
+    }
+    panel.0.each_ref().map(|row| row.as_ptr().cast())
+}
+
+/// # Safety
+/// AVX2, FMA and F16C; every row has the columns, and `x` has them and the tokens.
+#[inline(always)]
+unsafe fn add_tokens<E: Element>(
+    rows: [*const u8; GROUP],
+    x: Input<'_>,
+    first: usize,
+    columns: Range<usize>,
+    sums: &mut [Sums],
+) {
+    let len = columns.len();
+    let token = |t: usize| x.row(first + t)[columns.clone()].as_ptr();
+    let (low, high) = ([rows[0], rows[1], rows[2], rows[3]], [rows[4], rows[5], rows[6], rows[7]]);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let [one] = sums {
+            return tile::<E, 8, 1>(rows, [token(0)], len, [one.0.as_mut_ptr()]);
+        }
+        let mut t = 0;
+        while t < sums.len() {
+            let at = sums[t..].as_mut_ptr();
+            let lanes = |i: usize, half: usize| (*at.add(i)).0.as_mut_ptr().add(half * 4);
+            match sums.len() - t {
+                1 => {
+                    tile::<E, 4, 1>(low, [token(t)], len, [lanes(0, 0)]);
+                    tile::<E, 4, 1>(high, [token(t)], len, [lanes(0, 1)]);
+                    t += 1;
+                }
+                2 | 4 => {
+                    let x = [token(t), token(t + 1)];
+                    tile::<E, 4, 2>(low, x, len, [lanes(0, 0), lanes(1, 0)]);
+                    tile::<E, 4, 2>(high, x, len, [lanes(0, 1), lanes(1, 1)]);
+                    t += 2;
+                }
+                _ => {
+                    let x = [token(t), token(t + 1), token(t + 2)];
+                    tile::<E, 4, 3>(low, x, len, [lanes(0, 0), lanes(1, 0), lanes(2, 0)]);
+                    tile::<E, 4, 3>(high, x, len, [lanes(0, 1), lanes(1, 1), lanes(2, 1)]);
+                    t += 3;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of `R` rows and `T` tokens over `len` columns to their lanes.
+///
+/// # Safety
+/// AVX2, FMA and F16C; `len` values behind each pointer of `rows` and `x`, `R` rows of lanes behind those of `lanes`.
+#[inline(always)]
+unsafe fn tile<E: Element, const R: usize, const T: usize>(
+    rows: [*const u8; R],
+    x: [*const f32; T],
+    len: usize,
+    lanes: [*mut [f32; LANES]; T],
+) {
+    let whole = len / LANES * LANES;
+    // SAFETY: whole vectors are read up to the last whole one, the rest by way of zeroed memory.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); T]; R];
+        for t in 0..T {
+            for r in 0..R {
+                sums[r][t] = _mm256_loadu_ps(lanes[t].add(r).cast());
+            }
+        }
+        let mut k = 0;
+        while k < whole {
+            step::<E, R, T>(rows.map(|row| row.add(k * E::BYTES)), x.map(|x| x.add(k)), &mut sums);
+            k += LANES;
+        }
+        if k < len {
+            let mut row_rest = [[0u8; 4 * LANES]; R];
+            let mut x_rest = [[0f32; LANES]; T];
+            for r in 0..R {
+                row_rest[r].as_mut_ptr().copy_from_nonoverlapping(rows[r].add(k * E::BYTES), (len - k) * E::BYTES);
+            }
+            for t in 0..T {
+                x_rest[t].as_mut_ptr().copy_from_nonoverlapping(x[t].add(k), len - k);
+            }
+            step::<E, R, T>(row_rest.each_ref().map(|r| r.as_ptr()), x_rest.each_ref().map(|x| x.as_ptr()), &mut sums);
+        }
+        for t in 0..T {
+            for r in 0..R {
+                _mm256_storeu_ps(lanes[t].add(r).cast(), sums[r][t]);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// AVX2, FMA and F16C; 8 values behind each pointer.
+#[inline(always)]
+unsafe fn step<E: Element, const R: usize, const T: usize>(
+    rows: [*const u8; R],
+    x: [*const f32; T],
+    sums: &mut [[__m256; T]; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut tokens = [_mm256_setzero_ps(); T];
+        for t in 0..T {
+            tokens[t] = _mm256_loadu_ps(x[t]);
+        }
+        for r in 0..R {
+            let weights = E::load(rows[r]);
+            for t in 0..T {
+                sums[r][t] = _mm256_fmadd_ps(weights, tokens[t], sums[r][t]);
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Products in f32: float weights as they lie in memory, quantised ones dequantised a small panel at a time, against f32
+//! activations. For quantised weights this is the reference that parity is judged by.
+//!
+//! Order of an output's sum: 8 lanes, lane `l` taking columns `8i + l` in turn by fused multiply-adds, then
+//! `((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))`. The plain and the AVX2 version give the same bits.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
+use std::ops::Range;
+
+use super::{Input, Output};
+use crate::Isa;
+use crate::formats::GROUP;
+use crate::packed::Part;
+
+/// Columns whose products are summed before the next token's turn; a multiple of 32. Keeps activations in cache.
+const PANEL: usize = 512;
+/// Tokens whose sums are kept while the panels of a group pass.
+const TILE: usize = 48;
+const LANES: usize = 8;
+
+/// 8 rows of dequantised weights, `PANEL` columns each.
+#[repr(align(64))]
+struct Panel([[f32; PANEL]; GROUP]);
+
+/// The lanes of the sums of 8 rows for one token.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Sums([[f32; LANES]; GROUP]);
+
+/// Multiplies row groups `groups` of `part` with all rows of `x`.
+pub(super) fn multiply(isa: Isa, part: &Part, groups: Range<usize>, x: Input<'_>, out: Output<'_>) {
+    let mut panel = Panel([[0.0; PANEL]; GROUP]);
+    for group in groups {
+        let rows = group * GROUP..part.rows.min((group + 1) * GROUP);
+        for first in (0..x.num_tokens()).step_by(TILE) {
+            let tokens = first..x.num_tokens().min(first + TILE);
+            let mut sums = [Sums([[0.0; LANES]; GROUP]); TILE];
+            let sums = &mut sums[..tokens.len()];
+            // One token has no use for a cache; its rows are read straight through.
+            let step = if part.is_float() && tokens.len() == 1 { part.columns } else { PANEL };
+            for start in (0..part.columns).step_by(step) {
+                let columns = start..part.columns.min(start + step);
+                add_panel(isa, part, rows.clone(), &mut panel, x, tokens.start, columns, sums);
+            }
+            for (token, Sums(lanes)) in tokens.zip(sums) {
+                let totals = lanes.map(|l| ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7])));
+                // SAFETY: a group of rows belongs to one task.
+                unsafe { out.store(token, rows.start, &totals[..rows.len()]) };
+            }
+        }
+    }
+}
+
+/// Adds the products of at most 8 rows' `columns` with as many tokens from `first` on as there are sums.
+#[expect(clippy::too_many_arguments, reason = "three coordinates of a product and what lies at them")]
+fn add_panel(
+    isa: Isa,
+    part: &Part,
+    rows: Range<usize>,
+    panel: &mut Panel,
+    x: Input<'_>,
+    first: usize,
+    columns: Range<usize>,
+    sums: &mut [Sums],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 {
+        // SAFETY: this instruction set was detected, and the ranges lie inside the part and the activations; columns
+        // are at most a panel where there is more than one token or the weights are quantised.
+        unsafe { avx2::add(part, rows, panel, x, first, columns, sums) };
+        return;
+    }
+    part.fill_panel(rows, &columns, panel);
+    for (token, Sums(lanes)) in sums.iter_mut().enumerate() {
+        let x = &x.row(first + token)[columns.clone()];
+        for (weights, lanes) in panel.0.iter().zip(lanes) {
+            for (weights, x) in weights.chunks_exact(LANES).zip(x.chunks(LANES)) {
+                for ((lane, weight), x) in lanes.iter_mut().zip(weights).zip(x) {
+                    *lane = weight.mul_add(*x, *lane);
+                }
+            }
+        }
+    }
+}
+
+impl Part {
+    /// Dequantises at most 8 rows' columns.
+    fn fill_panel(&self, rows: Range<usize>, columns: &Range<usize>, panel: &mut Panel) {
+        for (row, weights) in rows.zip(&mut panel.0) {
+            self.dequantise(row, columns.start, &mut weights[..columns.len()]);
+        }
+    }
+}

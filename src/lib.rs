@@ -6,6 +6,7 @@ pub mod config;
 pub mod engine;
 pub mod generate;
 pub mod lang;
+pub mod library;
 pub mod manifest;
 pub mod server;
 pub mod telemetry;

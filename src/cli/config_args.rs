@@ -51,7 +51,12 @@ impl ConfigArgs {
                 pair.split_once('=').ok_or_else(|| anyhow::anyhow!("--set takes KEY=VALUE, not `{pair}`"))?;
             flags.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
         }
-        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Ok(config::load(&Sources { file: self.config, environment: environment.collect(), flags })?)
+        Ok(config::load(&sources(self.config, flags))?)
     }
+}
+
+/// The three layers of the configuration: the file, the process's environment, the flags.
+pub fn sources(file: Option<PathBuf>, flags: Vec<(String, String, String)>) -> Sources {
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    Sources { file, environment: environment.collect(), flags }
 }

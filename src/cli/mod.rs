@@ -3,6 +3,11 @@
 mod bench;
 mod check_config;
 mod config_args;
+mod import;
+mod inspect;
+mod library_args;
+mod models;
+mod pull;
 mod serve;
 
 use std::process::ExitCode;
@@ -28,6 +33,14 @@ enum Command {
     Serve(serve::Args),
     /// Print the resolved configuration and where each value comes from.
     CheckConfig(check_config::Args),
+    /// Download a model from the hub into the weights directory.
+    Pull(pull::Args),
+    /// Take a model that was carried here into the weights directory.
+    Import(import::Args),
+    /// List the models in the weights directory.
+    Models(models::Args),
+    /// Show what a model file is and what it takes to run it.
+    Inspect(inspect::Args),
     /// Put load on any OpenAI-compatible server and measure it.
     Bench(bench::Args),
 }
@@ -37,6 +50,10 @@ impl Command {
         match self {
             Self::Serve(args) => args.run(),
             Self::CheckConfig(args) => args.run(),
+            Self::Pull(args) => args.run(lang),
+            Self::Import(args) => args.run(lang),
+            Self::Models(args) => args.run(lang),
+            Self::Inspect(args) => args.run(lang),
             Self::Bench(args) => args.run(lang),
         }
     }

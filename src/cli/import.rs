@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::library_args::{LibraryArgs, byte_bar, installed_text};
+use super::library_args::{LibraryArgs, byte_bar, installed_text, size_of};
 use crate::lang::Lang;
 use crate::library::{Import, import};
 use crate::manifest::Manifest;
@@ -42,20 +42,11 @@ impl Args {
                 Lang::Ru => format!("манифест {name} не встроен"),
             })?),
         };
-        let bar = byte_bar(lang.pick("checking", "проверка"), size(&self.path));
+        let bar = byte_bar(lang.pick("checking", "проверка"), size_of(&self.path));
         let wanted = Import { source: self.path, name: self.name, manifest, moves: self.moves, force: self.force };
         let installed = import(&library, &wanted, &mut |bytes| bar.inc(bytes))?;
         bar.finish_and_clear();
         println!("{}", installed_text(&installed, lang));
         Ok(())
-    }
-}
-
-/// Bytes of a file, or of the files in a directory; 0 when unknown.
-fn size(path: &std::path::Path) -> u64 {
-    let of = |path: PathBuf| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map_or(0, |m| m.len());
-    match std::fs::read_dir(path) {
-        Ok(entries) => entries.flatten().map(|entry| of(entry.path())).sum(),
-        Err(_) => of(path.to_owned()),
     }
 }

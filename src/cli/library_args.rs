@@ -1,6 +1,6 @@
 //! The flags that name the weights directory, for the subcommands that work on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -41,6 +41,15 @@ pub fn byte_bar(label: &str, bytes: u64) -> ProgressBar {
 /// Bytes for people.
 pub fn human_bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// Bytes of a file, or of the files in a directory; 0 when unknown.
+pub fn size_of(path: &Path) -> u64 {
+    let of = |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map_or(0, |m| m.len());
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| of(&entry.path())).sum(),
+        Err(_) => of(path),
+    }
 }
 
 /// What to say once a model lies in its place.

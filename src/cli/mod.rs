@@ -6,6 +6,7 @@ mod config_args;
 mod import;
 mod inspect;
 mod library_args;
+mod make_model;
 mod models;
 mod pull;
 mod serve;
@@ -41,6 +42,8 @@ enum Command {
     Models(models::Args),
     /// Show what a model file is and what it takes to run it.
     Inspect(inspect::Args),
+    /// Write a model with random weights, for tests and benchmarks.
+    MakeModel(make_model::Args),
     /// Put load on any OpenAI-compatible server and measure it.
     Bench(bench::Args),
 }
@@ -54,6 +57,7 @@ impl Command {
             Self::Import(args) => args.run(lang),
             Self::Models(args) => args.run(lang),
             Self::Inspect(args) => args.run(lang),
+            Self::MakeModel(args) => args.run(lang),
             Self::Bench(args) => args.run(lang),
         }
     }

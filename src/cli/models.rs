@@ -42,9 +42,8 @@ impl Args {
 
 fn rows(library: &Library) -> Result<Vec<Row>, LibraryError> {
     let row = |path: std::path::PathBuf| {
-        let model = models::ModelFile::open(&path)
-            .map_err(LibraryError::Model)
-            .and_then(|file| Ok((Summary::of(&file)?, Manifest::of_model(&path)?.is_some())));
+        let open = || Ok((Summary::of(&models::ModelFile::open(&path)?)?, Manifest::of_model(&path)?.is_some()));
+        let model = open();
         Row { name: Manifest::name_of(&path), model }
     };
     Ok(library.models()?.into_iter().map(row).collect())

@@ -1,0 +1,106 @@
+//! The subcommands that work on model files, as their user sees them: the real program, real files, its exit status.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Runs the program in `directory`, where `weights/` is its library, in English.
+fn steppe(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_steppe")).current_dir(directory).env("LANG", "C").args(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn error(output: &Output) -> String {
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&out(output)).unwrap()
+}
+
+#[test]
+fn a_made_model_is_imported_listed_and_inspected() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    out(&steppe(here, &["make-model", "disk.gguf", "--layers", "3", "--type", "q8_0"]));
+
+    let text = out(&steppe(here, &["import", "disk.gguf", "--manifest", "saiga_llama3_8b"]));
+    assert!(text.contains("steppe serve --model saiga_llama3_8b"), "{text}");
+    assert!(here.join("disk.gguf").exists() && here.join("weights/saiga_llama3_8b.gguf").exists());
+    let manifest = std::fs::read_to_string(here.join("weights/saiga_llama3_8b.toml")).unwrap();
+    assert!(manifest.contains("Ты — Сайга") && manifest.contains("sha256 = "), "{manifest}");
+
+    let models = json(&steppe(here, &["models", "--json"]));
+    assert_eq!(models["models"][0]["name"], "saiga_llama3_8b");
+    assert_eq!(models["models"][0]["manifest"], true);
+    assert_eq!(models["can_be_pulled"], serde_json::json!(["saiga_llama3_8b-safetensors"]));
+    assert!(out(&steppe(here, &["models"])).contains("saiga_llama3_8b  Llama"));
+
+    let model = json(&steppe(here, &["inspect", "saiga_llama3_8b", "--json"]));
+    assert_eq!((&model["layers"], &model["format"]), (&3.into(), &"GGUF v3".into()));
+    assert_eq!(model["tokenizer"]["model"], "gpt2");
+    let bytes = |tensor: &Value| tensor["bytes"].as_u64().unwrap();
+    let total: u64 = model["tensor_list"].as_array().unwrap().iter().map(bytes).sum();
+    assert_eq!(model["tensor_bytes"], total);
+    let last = model["memory"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["context"], model["max_context"]);
+    // Keys and values, f16: layers x 2 x kv_heads x head_dim x context x 2 bytes.
+    assert_eq!(last["kv_bytes"], 3 * 2 * 2 * 32 * 512 * 2);
+    let text = out(&steppe(here, &["inspect", "weights/saiga_llama3_8b.gguf", "--tensors", "--lang", "ru"]));
+    assert!(text.contains("архитектура") && text.contains("blk.2.ffn_down.weight"), "{text}");
+}
+
+#[test]
+fn import_never_replaces_and_never_installs_what_cannot_be_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    out(&steppe(here, &["make-model", "a.gguf"]));
+    out(&steppe(here, &["import", "a.gguf"]));
+    assert!(error(&steppe(here, &["import", "a.gguf"])).contains("--force"));
+    out(&steppe(here, &["import", "a.gguf", "--name", "b", "--move"]));
+    assert!(!here.join("a.gguf").exists() && here.join("weights/b.gguf").exists());
+
+    let bytes = std::fs::read(here.join("weights/b.gguf")).unwrap();
+    std::fs::write(here.join("cut.gguf"), &bytes[..bytes.len() - 64]).unwrap();
+    let text = error(&steppe(here, &["import", "cut.gguf"]));
+    assert!(text.contains("cut.gguf"), "{text}");
+    assert!(!here.join("weights/cut.gguf").exists() && !here.join("weights/cut.toml").exists());
+    assert!(error(&steppe(here, &["import", "absent.gguf"])).contains("absent.gguf"));
+
+    // A manifest that states another hash came with other bytes.
+    std::fs::write(here.join("c.toml"), format!("name = \"c\"\nsha256 = \"{}\"", "0".repeat(64))).unwrap();
+    std::fs::write(here.join("c.gguf"), &bytes).unwrap();
+    assert!(error(&steppe(here, &["import", "c.gguf"])).contains("SHA-256"));
+    let left: Vec<_> = std::fs::read_dir(here.join("weights")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 4, "only a and b with their manifests: {left:?}");
+}
+
+#[test]
+fn a_safetensors_directory_is_imported_with_the_hash_of_every_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    out(&steppe(here, &["make-model", "source", "--safetensors", "--architecture", "qwen3"]));
+    out(&steppe(here, &["import", "source", "--name", "mine"]));
+    let manifest = std::fs::read_to_string(here.join("weights/mine.toml")).unwrap();
+    assert!(manifest.contains("\"config.json\" = ") && manifest.contains(".safetensors\" = "), "{manifest}");
+    assert_eq!(json(&steppe(here, &["inspect", "mine", "--json"]))["architecture"], "Qwen3");
+}
+
+#[test]
+fn damaged_models_are_listed_with_the_reason_and_missing_ones_with_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    std::fs::create_dir(here.join("weights")).unwrap();
+    std::fs::write(here.join("weights/noise.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    assert!(out(&steppe(here, &["models"])).contains("noise  damaged: weights/noise.gguf"));
+    assert!(error(&steppe(here, &["inspect", "other"])).contains("there are: noise"));
+    assert!(error(&steppe(here, &["inspect", "noise"])).contains("noise.gguf"));
+}

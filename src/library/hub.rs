@@ -40,14 +40,14 @@ pub enum HubError {
         status: u16,
     },
     /// The connection broke and further attempts did not help.
-    #[error("{what} from {endpoint}: {source}; what has arrived is kept, start again to go on")]
+    #[error("{what} from {endpoint}: {reason}; what has arrived is kept, start again to go on")]
     Transport {
         /// Repository or file.
         what: String,
         /// The hub.
         endpoint: String,
-        /// The library's error.
-        source: ApiError,
+        /// What broke.
+        reason: String,
     },
     /// The hub's answer makes no sense.
     #[error("{endpoint} answers with {what}")]
@@ -171,6 +171,8 @@ impl HubRepo {
                 what: format!("the entity tag {tag:?}"),
             });
         }
+        // hf-hub's links from a snapshot to its blobs, dangling once a blob has moved, are not used here.
+        let _ = fs::remove_dir_all(self.cache.join("snapshots"));
         let blob = self.cache.join("blobs").join(metadata.etag());
         let part = blob.with_extension("part");
         let io = |path: &Path| {
@@ -243,7 +245,7 @@ fn failure(what: &str, endpoint: &str, error: ApiError) -> HubError {
             _ => {}
         }
     }
-    HubError::Transport { what, endpoint, source: error }
+    HubError::Transport { what, endpoint, reason: error.to_string() }
 }
 
 /// A file that cannot leave the directory it is put into.

@@ -13,7 +13,7 @@ const SPECIAL_TOKENS: [&str; 5] =
     ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
 
 /// Enough for some tokens to have several bytes.
-const MERGES: [&str; 12] = ["t h", "th e", "i n", "in g", "e r", "a n", "an d", "Ġ t", "Ġt he", "Ġ a", "o n", "r e"];
+const MERGES: [&str; 12] = ["t h", "th e", "i n", "in g", "e r", "a n", "an d", "Ġ t", "Ġ the", "Ġ a", "o n", "r e"];
 
 /// Byte-level BPE over the 256 bytes with [`MERGES`] and Llama 3's special tokens: 273 tokens.
 pub fn byte_vocabulary() -> GgufVocabulary {

@@ -1,5 +1,7 @@
 //! What can go wrong between text and token ids. Every message is one sentence for the person who chose the model file.
 
+use std::panic::AssertUnwindSafe;
+
 /// Why a tokenizer or a chat template could not be built or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
@@ -18,6 +20,13 @@ pub enum TextError {
     /// Stop strings outside the limits.
     #[error("{0}")]
     Stop(String),
+}
+
+/// Runs a library's code on hostile input: a panic in it (an index out of bounds in some corner) becomes an error like
+/// any other instead of taking a thread of the server with it.
+pub(super) fn contained<T>(error: fn(String) -> TextError, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(error("a library failed on it; the program's standard error has the details".into())))
 }
 
 /// Shorthand for this module's results.

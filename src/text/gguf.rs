@@ -8,7 +8,7 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::{Prepend, Replace, Sequence};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
-use super::pipeline::{Added, Pipeline};
+use super::pipeline::{Added, Pipeline, WORDS_CACHED};
 use super::pre_tokenizer::PreTokenizerKind;
 use super::tokenizer::Ends;
 use super::vocabulary::{MAX_TOKENS, Vocabulary, byte_level_bytes, byte_token, sentencepiece_bytes};
@@ -47,16 +47,8 @@ impl<'a> Tokens<'a> {
             let kinds = source.kinds.len();
             return unusable(format!("tokenizer.ggml.token_type has {kinds} entries for {count} tokens"));
         }
-        let named = [
-            ("bos", source.bos_id),
-            ("eos", source.eos_id),
-            ("eot", source.eot_id),
-            ("unknown", source.unknown_id),
-            ("padding", source.padding_id),
-        ];
-        // llama.cpp's converters write ids outside the vocabulary for tokens that a model does not have, but never
-        // for the two that frame a text.
-        for (name, id) in named.into_iter().take(2) {
+        // Converters write ids outside the vocabulary for tokens that a model does not have, but never for these two.
+        for (name, id) in [("bos", source.bos_id), ("eos", source.eos_id)] {
             if let Some(id) = id.filter(|&id| id as usize >= count) {
                 return unusable(format!("tokenizer.ggml.{name}_token_id is {id}, but there are {count} tokens"));
             }
@@ -72,13 +64,23 @@ impl<'a> Tokens<'a> {
         Ok(Self { source, ids })
     }
 
+    /// The kind that the file gives; in a file that gives none, control tokens are told by the bars in their text.
     fn kind(&self, id: u32) -> TokenKind {
-        self.source.kinds.get(id as usize).copied().unwrap_or(TokenKind::Normal)
+        let text = &self.source.tokens[id as usize];
+        match self.source.kinds.get(id as usize) {
+            Some(kind) => *kind,
+            None if text.len() > 4 && text.starts_with("<|") && text.ends_with("|>") => TokenKind::Control,
+            None => TokenKind::Normal,
+        }
     }
 
     /// Control tokens, and the unknown token (a normal token in the model, but never shown).
     fn is_special(&self, id: u32) -> bool {
-        matches!(self.kind(id), TokenKind::Control | TokenKind::Unknown)
+        self.is_control(id) || self.kind(id) == TokenKind::Unknown
+    }
+
+    fn is_control(&self, id: u32) -> bool {
+        self.kind(id) == TokenKind::Control
             || self.source.bos_id == Some(id)
             || self.source.eos_id == Some(id)
             || self.source.eot_id == Some(id)
@@ -141,11 +143,11 @@ fn byte_level(tokens: &Tokens) -> Result<Tokenizer> {
     let merges = merges(tokens, &vocab)?;
     let kind = PreTokenizerKind::named(&tokens.source.pre, |name| tokens.ids.contains_key(name))?;
     let model = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(kind.ignores_merges());
-    let model = model.build().map_err(|error| TextError::Tokenizer(error.to_string()))?;
+    let model = model.cache_capacity(WORDS_CACHED).build().map_err(|error| TextError::Tokenizer(error.to_string()))?;
     Ok(Tokenizer {
         pipeline: Pipeline::new(model, kind.normalizer(), Some(kind.build()?), tokens.added())?,
         vocabulary: tokens.vocabulary(byte_level_bytes),
-        ends: tokens.ends(kind == PreTokenizerKind::Llama3),
+        ends: tokens.ends(kind.adds_bos()),
         drops_leading_space: false,
     })
 }
@@ -178,14 +180,15 @@ fn sentencepiece(tokens: &Tokens) -> Result<Tokenizer> {
     }
     let unknown = tokens.source.unknown_id.filter(|&id| (id as usize) < count);
     let unknown = unknown.or_else(|| tokens.each().map(|(id, _)| id).find(|&id| tokens.kind(id) == TokenKind::Unknown));
-    let unknown = unknown.filter(|&id| !tokens.source.tokens[id as usize].is_empty());
+    // What no token can spell becomes the unknown token; a control token must not be that one.
+    let unknown = unknown.filter(|&id| !tokens.source.tokens[id as usize].is_empty() && !tokens.is_control(id));
     let vocab = tokens.model_vocabulary(unknown);
     let merges = merges_by_score(tokens, &vocab, unknown);
     let mut model = BPE::builder().vocab_and_merges(vocab, merges).fuse_unk(true).byte_fallback(true);
     if let Some(id) = unknown {
         model = model.unk_token(tokens.source.tokens[id as usize].clone());
     }
-    let model = model.build().map_err(|error| TextError::Tokenizer(error.to_string()))?;
+    let model = model.cache_capacity(WORDS_CACHED).build().map_err(|error| TextError::Tokenizer(error.to_string()))?;
     let prefix = tokens.source.add_space_prefix.unwrap_or(true);
     Ok(Tokenizer {
         pipeline: Pipeline::new(model, Some(spaces(prefix)?), None, tokens.added())?,

@@ -13,7 +13,7 @@ pub(super) struct ControlTexts {
 }
 
 impl ControlTexts {
-    /// Texts of a single character cannot be guarded and must not be control tokens of the template's either.
+    /// Texts of a single character cannot be guarded; the tokenizer never takes them for control tokens.
     pub(super) fn new(texts: impl IntoIterator<Item = String>) -> Self {
         let mut by_first: HashMap<char, Vec<String>> = HashMap::new();
         for text in texts {
@@ -46,22 +46,24 @@ impl ControlTexts {
     }
 
     /// Whether any string within `values`, keys of objects included, spells a control token.
-    pub(super) fn found_in(&self, values: &[Value]) -> bool {
-        values.iter().any(|value| {
+    pub(super) fn found_in<'a>(&self, mut values: impl Iterator<Item = &'a Value>) -> bool {
+        values.any(|value| {
             let mut found = false;
             each_string(value, &mut |text| found = found || self.within(text));
             found
         })
     }
-}
 
-/// A private-use character that occurs nowhere in `values` nor in `template`; none if all 131,068 do.
-pub(super) fn unused_character(values: &[Value], template: &str) -> Option<char> {
-    let mut used = BTreeSet::new();
-    let mut note = |text: &str| used.extend(text.chars().filter(|&character| character >= '\u{F0000}'));
-    note(template);
-    values.iter().for_each(|value| each_string(value, &mut note));
-    ('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}').find(|character| !used.contains(character))
+    /// A private-use character that occurs nowhere in `values`, in `template` or in a control token; none if all
+    /// 131,068 do.
+    pub(super) fn unused_character<'a>(&self, values: impl Iterator<Item = &'a Value>, template: &str) -> Option<char> {
+        let mut used = BTreeSet::new();
+        let mut note = |text: &str| used.extend(text.chars().filter(|&character| character >= '\u{F0000}'));
+        note(template);
+        self.by_first.values().flatten().for_each(|control| note(control));
+        values.for_each(|value| each_string(value, &mut note));
+        ('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}').find(|character| !used.contains(character))
+    }
 }
 
 fn each_string(value: &Value, visit: &mut impl FnMut(&str)) {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
-use super::pipeline::{Added, Pipeline};
+use super::pipeline::{Added, Pipeline, WORDS_CACHED};
 use super::tokenizer::Ends;
 use super::vocabulary::{MAX_TOKENS, Vocabulary, byte_level_bytes, sentencepiece_bytes};
 use super::{Result, TextError, Tokenizer};
@@ -172,7 +172,7 @@ fn model(file: BpeModel, added: &[Added]) -> Result<BPE> {
     if let Some(suffix) = file.end_of_word_suffix.filter(|suffix| !suffix.is_empty()) {
         model = model.end_of_word_suffix(suffix);
     }
-    model.build().map_err(|error| TextError::Tokenizer(format!("tokenizer.json: {error}")))
+    model.cache_capacity(WORDS_CACHED).build().map_err(|error| TextError::Tokenizer(format!("tokenizer.json: {error}")))
 }
 
 /// Ids to bytes, by the alphabet that the decoder names.

@@ -3,6 +3,7 @@
 
 mod detokenizer;
 mod error;
+pub mod fuzz;
 mod gguf;
 mod guard;
 mod huggingface;

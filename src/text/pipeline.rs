@@ -7,7 +7,11 @@ use tokenizers::{
     PreTokenizerWrapper,
 };
 
+use super::error::contained;
 use super::{Result, TextError};
+
+/// Words whose ids each thread remembers; a word takes some 200 bytes.
+pub(super) const WORDS_CACHED: usize = 4096;
 
 /// A token matched in the text before the BPE model sees it.
 #[derive(Debug, Clone)]
@@ -36,7 +40,9 @@ pub(super) enum Recognise {
 }
 
 impl Pipeline {
-    /// `model` must not hold the control tokens, or text could yield them.
+    /// `model` must not hold the control tokens, or text could yield them. Control tokens match the text as it was
+    /// written only, since normalisation could make one of what is none; those of a single character, which no guard
+    /// can keep apart, never match.
     pub(super) fn new(
         model: BPE,
         normalizer: Option<NormalizerWrapper>,
@@ -44,11 +50,16 @@ impl Pipeline {
         added: Vec<Added>,
     ) -> Result<Self> {
         let unusable = |error: tokenizers::Error| TextError::Tokenizer(format!("its added tokens: {error}"));
+        let matched = |added: &Added| !added.token.special || added.token.content.chars().nth(1).is_some();
+        let added: Vec<Added> = added.into_iter().filter(matched).collect();
         // `add_tokens` asks a model for the ids of the tokens; this one knows nothing else.
         let ids: Vocab = added.iter().map(|added| (added.token.content.clone(), added.id)).collect();
         let ids = BPE::builder().vocab_and_merges(ids, vec![]).build().map_err(unusable)?;
         let mut in_prompt = AddedVocabulary::new();
-        let tokens = added.into_iter().map(|added| added.token);
+        let tokens = added.into_iter().map(|Added { token, .. }| {
+            let normalized = token.normalized && !token.special;
+            token.normalized(normalized)
+        });
         in_prompt.add_tokens(tokens, &ids, normalizer.as_ref()).map_err(unusable)?;
         let mut in_text = in_prompt.clone();
         in_text.set_encode_special_tokens(true);
@@ -58,6 +69,10 @@ impl Pipeline {
     /// The ids of `text`. `guard` is a character that keeps the two halves of a control token's text apart: it takes
     /// part in the search for added tokens and is removed before anything else sees it.
     pub(super) fn encode(&self, text: &str, recognise: Recognise, guard: Option<char>) -> Result<Vec<u32>> {
+        contained(TextError::Encode, || self.run(text, recognise, guard))
+    }
+
+    fn run(&self, text: &str, recognise: Recognise, guard: Option<char>) -> Result<Vec<u32>> {
         let failed = |error: tokenizers::Error| TextError::Encode(error.to_string());
         let added = match recognise {
             Recognise::OrdinaryTokens => &self.in_text,

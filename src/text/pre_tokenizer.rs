@@ -63,6 +63,11 @@ impl PreTokenizerKind {
         matches!(self, Self::Llama3 | Self::Tekken)
     }
 
+    /// Whether texts begin with the beginning of sequence token in files that do not say.
+    pub(super) fn adds_bos(self) -> bool {
+        matches!(self, Self::Llama3 | Self::Tekken)
+    }
+
     /// Unicode normalisation before anything else.
     pub(super) fn normalizer(self) -> Option<NormalizerWrapper> {
         (self == Self::Qwen2).then_some(NormalizerWrapper::NFC(NFC))

@@ -7,7 +7,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Value};
 use serde_json::Value as Json;
 
-use super::guard::{ControlTexts, unused_character};
+use super::error::contained;
+use super::guard::ControlTexts;
 use super::{Result, TextError, Tokenizer, python};
 
 /// Largest template compiled; published ones stay below 100 KB.
@@ -19,6 +20,10 @@ const FUEL: u64 = 5_000_000;
 /// Nesting of macro calls and includes.
 const MAX_RECURSION: usize = 100;
 
+/// What the one template of an environment is called.
+const NAME: &str = "chat";
+
+/// The fallbacks.
 const NAMED: [(&str, &str); 2] =
     [("llama3", include_str!("templates/llama3.jinja")), ("chatml", include_str!("templates/chatml.jinja"))];
 
@@ -88,6 +93,10 @@ impl ChatTemplate {
             let message = format!("it has {} bytes; at most {MAX_SOURCE_BYTES} are supported", source.len());
             return Err(TextError::Template(message));
         }
+        contained(TextError::Template, || Self::compile(source, tokenizer))
+    }
+
+    fn compile(source: &str, tokenizer: &Tokenizer) -> Result<Self> {
         let invalid = |error: minijinja::Error| TextError::Template(python::describe(&error));
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(invalid)?;
@@ -96,7 +105,7 @@ impl ChatTemplate {
         environment.set_recursion_limit(MAX_RECURSION);
         python::install(&mut environment);
         let source = python::without_generation_tags(source);
-        environment.add_template_owned("chat", source.clone()).map_err(invalid)?;
+        environment.add_template_owned(NAME, source.clone()).map_err(invalid)?;
         let text = |id: Option<u32>| id.map(|id| tokenizer.piece(id)).unwrap_or_default();
         Ok(Self {
             environment,
@@ -131,35 +140,46 @@ impl ChatTemplate {
 
     /// Renders a conversation. Control tokens written inside its strings stay text.
     pub fn render(&self, conversation: &Conversation) -> Result<RenderedPrompt> {
-        let failed = |error: minijinja::Error| TextError::Render(python::describe(&error));
-        let variables: Vec<Json> = conversation.variables.values().cloned().collect();
-        let mut guard = None;
-        if self.controls.found_in(&conversation.messages) || self.controls.found_in(&variables) {
-            let all = [conversation.messages.as_slice(), variables.as_slice()].concat();
-            let unused = unused_character(&all, &self.source);
-            let none = || TextError::Render("they use every private-use character of Unicode".into());
-            guard = Some(unused.ok_or_else(none)?);
+        let guard = self.guard_for(conversation)?;
+        let context = self.context(conversation, guard);
+        let guarded = contained(TextError::Render, || {
+            let failed = |error: minijinja::Error| TextError::Render(python::describe(&error));
+            let template = self.environment.get_template(NAME).map_err(failed)?;
+            let mut output = Bounded::default();
+            template.render_captured_to(context, &mut output).map_err(failed)?;
+            String::from_utf8(output.bytes).map_err(|error| TextError::Render(error.to_string()))
+        })?;
+        Ok(RenderedPrompt { guarded, guard })
+    }
+
+    /// A guard character where some string of the conversation spells a control token.
+    fn guard_for(&self, conversation: &Conversation) -> Result<Option<char>> {
+        let values = || conversation.messages.iter().chain(conversation.variables.values());
+        if !self.controls.found_in(values()) {
+            return Ok(None);
         }
+        let unused = self.controls.unused_character(values(), &self.source);
+        unused.map(Some).ok_or_else(|| TextError::Render("they use every private-use character of Unicode".into()))
+    }
+
+    /// The variables that transformers gives a template.
+    fn context(&self, conversation: &Conversation, guard: Option<char>) -> Value {
         let shield = |text: &str| match guard {
             Some(guard) => self.controls.guarded(text, guard),
             None => text.to_owned(),
         };
         let messages = conversation.messages.iter().map(|message| python::value(message, &shield));
-        let mut context = vec![
-            ("tools".to_owned(), Value::from(())),
-            ("documents".to_owned(), Value::from(())),
-            ("bos_token".to_owned(), Value::from(self.bos_token.as_str())),
-            ("eos_token".to_owned(), Value::from(self.eos_token.as_str())),
-            ("messages".to_owned(), messages.collect()),
-            ("add_generation_prompt".to_owned(), Value::from(conversation.add_generation_prompt)),
+        let own = [
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+            ("bos_token", Value::from(self.bos_token.as_str())),
+            ("eos_token", Value::from(self.eos_token.as_str())),
+            ("messages", messages.collect()),
+            ("add_generation_prompt", Value::from(conversation.add_generation_prompt)),
         ];
-        let variables = conversation.variables.iter();
-        context.extend(variables.map(|(name, value)| (name.clone(), python::value(value, &shield))));
-        let template = self.environment.get_template("chat").map_err(failed)?;
-        let mut output = Bounded::default();
-        template.render_captured_to(Value::from_pairs(context), &mut output).map_err(failed)?;
-        let guarded = String::from_utf8(output.bytes).map_err(|error| TextError::Render(error.to_string()))?;
-        Ok(RenderedPrompt { guarded, guard })
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let further = conversation.variables.iter().map(|(name, value)| (name.clone(), python::value(value, &shield)));
+        Value::from_pairs(own.chain(further))
     }
 
     /// The ids that end an answer: those that the file names and the well-known ones that this template writes.

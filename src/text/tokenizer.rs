@@ -3,9 +3,10 @@
 
 use models::TokenizerSource;
 
+use super::error::contained;
 use super::pipeline::{Pipeline, Recognise};
 use super::vocabulary::Vocabulary;
-use super::{RenderedPrompt, Result, gguf, huggingface};
+use super::{RenderedPrompt, Result, TextError, gguf, huggingface};
 
 /// A model's tokenizer. Every method takes `&self` and may be called from any thread; encoding long texts takes
 /// milliseconds per hundred kilobytes and belongs on a blocking thread.
@@ -29,15 +30,15 @@ pub(super) struct Ends {
 impl Tokenizer {
     /// Builds the tokenizer of a model file; fails with one sentence where its metadata is unsound or unsupported.
     pub fn from_source(source: &TokenizerSource) -> Result<Self> {
-        match source {
+        contained(TextError::Tokenizer, || match source {
             TokenizerSource::Gguf(vocabulary) => gguf::tokenizer(vocabulary),
             TokenizerSource::HuggingFace { tokenizer, config } => huggingface::tokenizer(tokenizer, config.as_deref()),
-        }
+        })
     }
 
     /// Builds a tokenizer from the contents of a `tokenizer.json`.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        huggingface::from_bytes(json)
+        contained(TextError::Tokenizer, || huggingface::from_bytes(json))
     }
 
     /// The ids of ordinary text. A control token written in it stays text. `add_special` puts the beginning (and end)
@@ -92,13 +93,13 @@ impl Tokenizer {
 
     /// All control tokens: id and text.
     pub fn special_tokens(&self) -> impl Iterator<Item = (u32, String)> {
-        (0..self.vocab_size() as u32).filter(|&id| self.is_special(id)).map(|id| (id, self.piece(id)))
+        self.vocabulary.special_ids().iter().map(|&id| (id, self.piece(id)))
     }
 
     /// The id of a control token by its text, such as `<|eot_id|>`.
     pub fn special_id(&self, name: &str) -> Option<u32> {
-        let ids = 0..self.vocab_size() as u32;
-        ids.into_iter().find(|&id| self.is_special(id) && self.token_bytes(id) == name.as_bytes())
+        let mut ids = self.vocabulary.special_ids().iter().copied();
+        ids.find(|&id| self.token_bytes(id) == name.as_bytes())
     }
 
     /// The beginning of sequence token.

@@ -11,11 +11,15 @@ pub(super) struct Vocabulary {
     // ends[id] is where the bytes of `id` end and those of `id + 1` begin.
     ends: Vec<usize>,
     special: Vec<bool>,
+    special_ids: Vec<u32>,
 }
 
 impl Vocabulary {
     /// Appends the next id.
     pub(super) fn push(&mut self, bytes: &[u8], special: bool) {
+        if special {
+            self.special_ids.push(self.len() as u32);
+        }
         self.bytes.extend_from_slice(bytes);
         self.ends.push(self.bytes.len());
         self.special.push(special);
@@ -31,6 +35,11 @@ impl Vocabulary {
         let Some(&end) = self.ends.get(id) else { return &[] };
         let start = if id == 0 { 0 } else { self.ends[id - 1] };
         &self.bytes[start..end]
+    }
+
+    /// The control tokens, in order.
+    pub(super) fn special_ids(&self) -> &[u32] {
+        &self.special_ids
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {

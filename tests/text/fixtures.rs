@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use models::{GgufVocabulary, ModelFile, TokenKind, TokenizerSource};
 use serde_json::Value;
@@ -28,23 +29,41 @@ pub fn published(name: &str, file: &str) -> PathBuf {
     path
 }
 
+/// Builds each value once for all tests; the published vocabularies take a while to read.
+struct Shared<T>(Mutex<BTreeMap<String, Arc<T>>>);
+
+impl<T> Shared<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    fn get(&self, name: &str, build: impl FnOnce() -> T) -> Arc<T> {
+        let mut built = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(built.entry(name.to_owned()).or_insert_with(|| Arc::new(build())))
+    }
+}
+
+static REFERENCE: Shared<tokenizers::Tokenizer> = Shared::new();
+static FROM_JSON: Shared<Tokenizer> = Shared::new();
+static FROM_GGUF: Shared<Tokenizer> = Shared::new();
+
 /// The published tokenizer as Hugging Face's own library reads it.
-pub fn reference(name: &str) -> tokenizers::Tokenizer {
-    tokenizers::Tokenizer::from_file(published(name, "tokenizer.json")).unwrap()
+pub fn reference(name: &str) -> Arc<tokenizers::Tokenizer> {
+    REFERENCE.get(name, || tokenizers::Tokenizer::from_file(published(name, "tokenizer.json")).unwrap())
 }
 
 /// The published tokenizer as ours reads `tokenizer.json`.
-pub fn from_json(name: &str) -> Tokenizer {
-    let source = TokenizerSource::HuggingFace {
+pub fn from_json(name: &str) -> Arc<Tokenizer> {
+    let source = || TokenizerSource::HuggingFace {
         tokenizer: published(name, "tokenizer.json"),
         config: Some(published(name, "tokenizer_config.json")),
     };
-    Tokenizer::from_source(&source).unwrap()
+    FROM_JSON.get(name, || Tokenizer::from_source(&source()).unwrap())
 }
 
 /// The published tokenizer as ours reads it from the metadata that a GGUF converter derives from it.
-pub fn from_gguf(name: &str) -> Tokenizer {
-    Tokenizer::from_source(&TokenizerSource::Gguf(Box::new(gguf(name)))).unwrap()
+pub fn from_gguf(name: &str) -> Arc<Tokenizer> {
+    FROM_GGUF.get(name, || Tokenizer::from_source(&TokenizerSource::Gguf(Box::new(gguf(name)))).unwrap())
 }
 
 /// The demo model's file.
@@ -55,8 +74,8 @@ pub fn demo_model() -> ModelFile {
 }
 
 /// The demo model's tokenizer.
-pub fn demo_tokenizer() -> Tokenizer {
-    Tokenizer::from_source(&demo_model().tokenizer().unwrap()).unwrap()
+pub fn demo_tokenizer() -> Arc<Tokenizer> {
+    FROM_GGUF.get("smollm2", || Tokenizer::from_source(&demo_model().tokenizer().unwrap()).unwrap())
 }
 
 /// GGUF metadata for a published tokenizer: tokens in order of their ids with their kinds, merges or scores.

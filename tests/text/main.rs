@@ -2,7 +2,10 @@
 //! tokenizers and Jinja2 (goldens in tests/fixtures), and plain rules restated as properties.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod detokenizer;
 mod fixtures;
+mod hostile;
 mod prompts;
+mod stop;
 mod templates;
 mod tokenizers_parity;

@@ -9,6 +9,7 @@ use crate::ops::attention::Plan;
 use crate::ops::linear::ActivationBuffer;
 use crate::pool::Pool;
 use crate::scratch::{Buffer, Scratch};
+use crate::shared::Shared;
 use crate::{Error, Result};
 
 /// An instruction set that the matrix kernels are built for, chosen at run time.
@@ -150,26 +151,11 @@ impl Compute {
             data.chunks_exact_mut(columns).enumerate().for_each(|(i, row)| task(i, row));
             return;
         }
-        let start = SharedPtr(data.as_mut_ptr());
-        self.parallel_for(data.len() / columns, |i| {
-            // SAFETY: row `i` lies inside `data`, which is borrowed until all tasks are done, and each `i` runs once.
-            let row = unsafe { std::slice::from_raw_parts_mut(start.get().add(i * columns), columns) };
-            task(i, row);
+        let rows = data.len() / columns;
+        let data = Shared::new(data);
+        self.parallel_for(rows, |i| {
+            // SAFETY: rows do not overlap, and each `i` runs once.
+            task(i, unsafe { data.slice(i * columns, columns) });
         });
-    }
-}
-
-/// A pointer to memory of which every task of a job writes its own part.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SharedPtr<T>(pub *mut T);
-
-// SAFETY: whoever dereferences the pointer proves that no two tasks touch the same element.
-unsafe impl<T: Send> Sync for SharedPtr<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for SharedPtr<T> {}
-
-impl<T> SharedPtr<T> {
-    pub fn get(self) -> *mut T {
-        self.0
     }
 }

@@ -178,8 +178,12 @@ impl Simd for Scalar {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    #[expect(clippy::wildcard_imports, reason = "a list of all intrinsics would say nothing")]
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m256, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi32,
+        _mm256_add_ps, _mm256_andnot_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtph_ps,
+        _mm256_cvtps_ph, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    };
 
     use half::f16;
 
@@ -267,6 +271,51 @@ mod avx2 {
             let mut lanes = [0.0; 8];
             self.store(v, &mut lanes);
             lanes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Lanes<'a>(&'a mut [f32; 8]);
+
+    impl Kernel for Lanes<'_> {
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            simd.store(simd.exp(simd.load(self.0)), self.0);
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_of_the_last_place() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for isa in [Isa::Scalar, Isa::detect()] {
+            for round in 0..40_000 {
+                let reach = if round % 2 == 0 { 86.5 } else { 1.0 };
+                let x: [f32; 8] = std::array::from_fn(|_| (rng.f32() * 2.0 - 1.0) * reach);
+                let mut found = x;
+                dispatch(isa, Lanes(&mut found));
+                for (x, found) in x.iter().zip(found) {
+                    let wanted = f64::from(*x).exp();
+                    let ulp = f64::from((wanted as f32).next_up() - wanted as f32);
+                    assert!((f64::from(found) - wanted).abs() <= 2.0 * ulp, "{isa:?}: e^{x} is {wanted}, not {found}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exp_has_the_right_edges() {
+        for isa in [Isa::Scalar, Isa::detect()] {
+            let mut x = [0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, -1e30, 1e30, 88.7, -87.0];
+            dispatch(isa, Lanes(&mut x));
+            assert_eq!(x[..6], [1.0, 1.0, 0.0, f32::INFINITY, 0.0, f32::INFINITY]);
+            assert!(x[6].is_finite() && x[7] < 2e-38, "{x:?}");
+            let mut nan = [f32::NAN; 8];
+            dispatch(isa, Lanes(&mut nan));
+            assert!(nan.iter().all(|x| x.is_nan()));
         }
     }
 }

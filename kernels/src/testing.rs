@@ -39,3 +39,8 @@ pub(crate) fn random_blocks(rng: &mut fastrand::Rng, ggml_type: GgmlType, len: u
     }
     bytes
 }
+
+/// `len` values around 0 of standard deviation near `scale`.
+pub(crate) fn normal_rows(rng: &mut fastrand::Rng, len: usize, scale: f32) -> Vec<f32> {
+    (0..len).map(|_| (rng.f32() + rng.f32() + rng.f32() - 1.5) * 2.0 * scale).collect()
+}

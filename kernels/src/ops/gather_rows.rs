@@ -43,3 +43,23 @@ impl InplaceOp2 for GatherRows<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use candle_core::{DType, Device, Tensor};
+
+    use crate::testing::compute;
+
+    #[test]
+    fn rows_are_picked_in_order_and_checked() {
+        let x = Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap().reshape((4, 3)).unwrap().narrow(0, 1, 3).unwrap();
+        let out = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+        compute(1, None).gather_rows(&x, &[2, 0], &out).unwrap();
+        assert_eq!(out.to_vec2::<f32>().unwrap(), [[9.0, 10.0, 11.0], [3.0, 4.0, 5.0]]);
+        let error = compute(1, None).gather_rows(&x, &[0, 3], &out).unwrap_err();
+        assert_eq!(error.to_string(), "gather_rows: row 3 of a matrix of 3 rows");
+        assert!(compute(1, None).gather_rows(&x, &[0], &out).is_err());
+    }
+}

@@ -14,7 +14,7 @@ impl Compute {
         if num_tokens == 0 || hidden == 0 {
             return Ok(());
         }
-        Ok(out.inplace_op3(x, weight, &RmsNorm { hidden, eps })?)
+        Ok(out.inplace_op3(x, weight, &RmsNorm { compute: self, hidden, eps })?)
     }
 
     /// Root-mean-square norm of every head in place (Qwen3's q and k norms): heads `first_head..first_head + num_heads`
@@ -33,16 +33,17 @@ impl Compute {
             return Ok(());
         }
         let heads = first_head * head_dim..(first_head + num_heads) * head_dim;
-        Ok(x.inplace_op2(weight, &HeadNorm { columns, heads, eps })?)
+        Ok(x.inplace_op2(weight, &HeadNorm { compute: self, columns, heads, eps })?)
     }
 }
 
-struct RmsNorm {
+struct RmsNorm<'a> {
+    compute: &'a Compute,
     hidden: usize,
     eps: f32,
 }
 
-impl InplaceOp3 for RmsNorm {
+impl InplaceOp3 for RmsNorm<'_> {
     fn name(&self) -> &'static str {
         "rms_norm"
     }
@@ -58,23 +59,25 @@ impl InplaceOp3 for RmsNorm {
     ) -> candle_core::Result<()> {
         let (x, weight) = (rows::f32s(x, x_layout)?, rows::f32s(weight, weight_layout)?);
         let out = rows::f32s_mut(out, out_layout)?;
-        for (x, out) in x.chunks_exact(self.hidden).zip(out.chunks_exact_mut(self.hidden)) {
+        self.compute.for_each_row(out, self.hidden, |i, out| {
+            let x = &x[i * self.hidden..][..self.hidden];
             let factor = inverse_rms(x, self.eps);
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
                 *out = x * factor * weight;
             }
-        }
+        });
         Ok(())
     }
 }
 
-struct HeadNorm {
+struct HeadNorm<'a> {
+    compute: &'a Compute,
     columns: usize,
     heads: std::ops::Range<usize>,
     eps: f32,
 }
 
-impl InplaceOp2 for HeadNorm {
+impl InplaceOp2 for HeadNorm<'_> {
     fn name(&self) -> &'static str {
         "head_norm"
     }
@@ -87,20 +90,107 @@ impl InplaceOp2 for HeadNorm {
         weight_layout: &Layout,
     ) -> candle_core::Result<()> {
         let weight = rows::f32s(weight, weight_layout)?;
-        for row in rows::f32s_mut(x, x_layout)?.chunks_exact_mut(self.columns) {
+        self.compute.for_each_row(rows::f32s_mut(x, x_layout)?, self.columns, |_, row| {
             for head in row[self.heads.clone()].chunks_exact_mut(weight.len()) {
                 let factor = inverse_rms(head, self.eps);
                 for (x, weight) in head.iter_mut().zip(weight) {
                     *x = *x * factor * weight;
                 }
             }
-        }
+        });
         Ok(())
     }
 }
 
-/// `1 / sqrt(mean(x²) + eps)`.
+/// `1 / sqrt(mean(x²) + eps)`. Squares are summed in 16 lanes, which the compiler keeps in vectors.
 fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    let sum: f32 = x.iter().map(|x| x * x).sum();
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut sums = [0.0; 16];
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += x * x;
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += x * x;
+    }
+    let sum: f32 = sums.iter().sum();
     1.0 / (sum / x.len() as f32 + eps).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use candle_core::{DType, Device, Tensor};
+
+    use crate::testing::{compute, normal_rows};
+
+    fn reference(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
+        let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len() as f64;
+        let factor = 1.0 / (mean + f64::from(eps)).sqrt();
+        x.iter().zip(weight).map(|(x, weight)| f64::from(*x) * factor * f64::from(*weight)).collect()
+    }
+
+    #[test]
+    fn rows_agree_with_f64_and_do_not_depend_on_company() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for (num_tokens, hidden, scale) in [(1, 1, 1.0), (3, 7, 1e-4), (40, 576, 1.0), (5, 4096, 1e15), (33, 1000, 0.0)]
+        {
+            let x = normal_rows(&mut rng, num_tokens * hidden, scale);
+            let weight = normal_rows(&mut rng, hidden, 1.0);
+            let norm = |x: &[f32], threads| {
+                let rows = x.len() / hidden;
+                let x = Tensor::from_slice(x, (rows, hidden), &Device::Cpu).unwrap();
+                let weight = Tensor::from_slice(&weight, hidden, &Device::Cpu).unwrap();
+                let out = Tensor::full(f32::NAN, (rows, hidden), &Device::Cpu).unwrap();
+                compute(threads, None).rms_norm(&x, &weight, 1e-5, &out).unwrap();
+                out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            let out = norm(&x, 3);
+            for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact(hidden)) {
+                for (found, wanted) in out.iter().zip(reference(x, &weight, 1e-5)) {
+                    assert!((f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs(), "{found} is not {wanted}");
+                }
+                assert_eq!(norm(x, 1), out, "a row of {hidden} alone");
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_normed_in_place_and_the_others_left_alone() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        for (num_tokens, heads, head_dim, range) in [(2, 5, 20, 1..3), (70, 6, 64, 0..6), (1, 3, 128, 2..3)] {
+            let before = normal_rows(&mut rng, num_tokens * heads * head_dim, 1.0);
+            let weight = normal_rows(&mut rng, head_dim, 1.0);
+            let x = Tensor::from_slice(&before, (num_tokens, heads * head_dim), &Device::Cpu).unwrap();
+            let weights = Tensor::from_slice(&weight, head_dim, &Device::Cpu).unwrap();
+            compute(2, None).head_norm(&x, range.start, range.len(), &weights, 1e-6).unwrap();
+            let after = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (i, (before, after)) in before.chunks_exact(head_dim).zip(after.chunks_exact(head_dim)).enumerate() {
+                if !range.contains(&(i % heads)) {
+                    assert_eq!(before, after);
+                    continue;
+                }
+                for (found, wanted) in after.iter().zip(reference(before, &weight, 1e-6)) {
+                    assert!((f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs(), "{found} is not {wanted}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_errors() {
+        let compute = compute(1, None);
+        let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+        assert!(compute.rms_norm(&zeros(&[2, 8]), &zeros(&[8]), 1e-5, &zeros(&[2, 8])).is_ok());
+        assert!(compute.rms_norm(&zeros(&[0, 8]), &zeros(&[8]), 1e-5, &zeros(&[0, 8])).is_ok());
+        assert!(compute.rms_norm(&zeros(&[2, 8]), &zeros(&[7]), 1e-5, &zeros(&[2, 8])).is_err());
+        assert!(compute.rms_norm(&zeros(&[2, 8]), &zeros(&[8]), 1e-5, &zeros(&[3, 8])).is_err());
+        assert!(compute.rms_norm(&zeros(&[8]), &zeros(&[8]), 1e-5, &zeros(&[8])).is_err());
+        assert!(compute.head_norm(&zeros(&[2, 8]), 1, 2, &zeros(&[4]), 1e-5).is_err());
+        assert!(compute.head_norm(&zeros(&[2, 8]), 0, 1, &zeros(&[3]), 1e-5).is_err());
+        assert!(compute.head_norm(&zeros(&[2, 8]), usize::MAX, 1, &zeros(&[4]), 1e-5).is_err());
+        assert!(compute.head_norm(&zeros(&[2, 8]), 0, 1, &zeros(&[0]), 1e-5).is_err());
+    }
 }

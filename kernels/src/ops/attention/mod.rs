@@ -17,9 +17,9 @@ use candle_core::{CpuStorage, InplaceOp3, Layout, Tensor};
 
 use self::tile::TileTask;
 use super::rope_and_store::query_heads;
-use crate::compute::SharedPtr;
 use crate::kv::{BLOCK_SIZE, PageShape, check_spans};
 use crate::scratch::Buffer;
+use crate::shared::Shared;
 use crate::{Compute, KvLayer, Result, Span, rows};
 
 /// Positions over which one softmax runs before its result is merged: long contexts of few sequences are split here.
@@ -140,7 +140,7 @@ impl InplaceOp3 for Attention<'_> {
         pages_layout: &Layout,
     ) -> candle_core::Result<()> {
         let (qkv, pages) = (rows::f32s(qkv, qkv_layout)?, rows::f16s(pages, pages_layout)?);
-        let out = SharedPtr(rows::f32s_mut(out, out_layout)?.as_mut_ptr());
+        let out = Shared::new(rows::f32s_mut(out, out_layout)?);
         let mut plan = self.compute.attention_plan();
         let Plan { tiles, partials } = &mut *plan;
         let partitions = self.split_into_tiles(tiles);
@@ -160,8 +160,7 @@ impl InplaceOp3 for Attention<'_> {
                 task(i / kv_heads, i % kv_heads).run(buffer, out);
             });
         } else {
-            let partials = partials.get(partitions * kv_heads * self.job.partial_len());
-            let partials = SharedPtr(partials.as_mut_ptr());
+            let partials = Shared::new(partials.get(partitions * kv_heads * self.job.partial_len()));
             self.compute.parallel_for_scratch(partitions * kv_heads, |buffer, i| {
                 let partition = i / kv_heads;
                 let tile = tiles.partition_point(|tile| tile.partitions_before <= partition) - 1;

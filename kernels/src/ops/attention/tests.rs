@@ -8,6 +8,7 @@ use half::f16;
 use crate::{BLOCK_SIZE, Compute, ComputeOptions, Isa, KvLayer, RopeStyle, RopeTable, Span};
 
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the field's own names")]
 struct Heads {
     num_heads: usize,
     num_kv_heads: usize,
@@ -116,10 +117,11 @@ fn reference(heads: Heads, window: Option<usize>, rows: &[f32]) -> Vec<f64> {
             };
             let scores: Vec<f64> = (first..=position).map(score).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum: f64 = weights.iter().sum();
             for d in 0..head_dim {
                 let value = |p: usize| stored(rows[p][(num_heads + num_kv_heads + kv_head) * head_dim + d]);
-                out.push((first..=position).zip(&scores).map(|(p, s)| (s - max).exp() / sum * value(p)).sum());
+                out.push((first..=position).zip(&weights).map(|(p, weight)| weight / sum * value(p)).sum());
             }
         }
     }
@@ -243,10 +245,10 @@ fn company_changes_no_bit_and_nan_stays_at_home() {
         let mut steps = Vec::new();
         while left.iter().any(|&len| len > 0) {
             let mut step = Vec::new();
-            for i in 0..left.len() {
-                let len = if rng.bool() { 1 } else { rng.usize(0..40) }.min(left[i]);
+            for (i, left) in left.iter_mut().enumerate() {
+                let len = if rng.bool() { 1 } else { rng.usize(0..40) }.min(*left);
                 if len > 0 {
-                    left[i] -= len;
+                    *left -= len;
                     step.push((i, len));
                 }
             }

@@ -7,9 +7,9 @@ use half::f16;
 
 use super::block::{Convert, Element, Exp, Product, Softmax};
 use super::{Job, PARTITION, Tile};
-use crate::compute::SharedPtr;
 use crate::kv::BLOCK_SIZE;
 use crate::scratch::Buffer;
+use crate::shared::Shared;
 use crate::simd::dispatch;
 use crate::{Isa, Span};
 
@@ -62,7 +62,7 @@ impl TileTask<'_> {
     }
 
     /// Computes the tile and writes its rows of `out`, `(num_tokens, num_heads * head_dim)`.
-    pub fn run(&self, buffer: &mut Buffer, out: SharedPtr<f32>) {
+    pub fn run(&self, buffer: &mut Buffer, out: Shared<'_, f32>) {
         let mut memory = self.memory(buffer);
         self.load_queries(memory.queries);
         memory.total.clear();
@@ -74,25 +74,25 @@ impl TileTask<'_> {
     }
 
     /// Computes the `index`th partition that the tile sees into its place in `partials`.
-    pub fn run_partition(&self, index: usize, buffer: &mut Buffer, partials: SharedPtr<f32>) {
+    pub fn run_partition(&self, index: usize, buffer: &mut Buffer, partials: Shared<'_, f32>) {
         let mut memory = self.memory(buffer);
         self.load_queries(memory.queries);
         let range = self.partial(index);
-        // SAFETY: `partials` has a place for every partition of every tile and head, and this task alone has this one.
-        let place = unsafe { std::slice::from_raw_parts_mut(partials.get().add(range.start), range.len()) };
+        // SAFETY: every partition of every tile and head has a place of its own, and this task alone has this one.
+        let place = unsafe { partials.slice(range.start, range.len()) };
         memory.partial = Sums::carve(place, self.rows(), self.job.padded_dim()).0;
         self.partition(self.job.partitions(self.tile).start + index, &mut memory);
     }
 
     /// Merges what [`TileTask::run_partition`] left of all partitions and writes the tile's rows of `out`.
-    pub fn merge_partitions(&self, partials: SharedPtr<f32>, buffer: &mut Buffer, out: SharedPtr<f32>) {
+    pub fn merge_partitions(&self, partials: Shared<'_, f32>, buffer: &mut Buffer, out: Shared<'_, f32>) {
         let memory = self.memory(buffer);
         let mut total = memory.total;
         total.clear();
         for index in 0..self.job.partitions(self.tile).len() {
             let range = self.partial(index);
             // SAFETY: as in `run_partition`, whose tasks have all ended; a tile's partials belong to this task.
-            let place = unsafe { std::slice::from_raw_parts_mut(partials.get().add(range.start), range.len()) };
+            let place = unsafe { partials.slice(range.start, range.len()) };
             total.merge(&Sums::carve(place, self.rows(), self.job.padded_dim()).0, self.isa);
         }
         self.write(&total, out);
@@ -130,15 +130,14 @@ impl TileTask<'_> {
         }
     }
 
-    fn write(&self, total: &Sums<'_>, out: SharedPtr<f32>) {
+    fn write(&self, total: &Sums<'_>, out: Shared<'_, f32>) {
         let (head_dim, padded) = (self.job.shape.head_dim, self.job.padded_dim());
         let group = self.job.group();
         let first_row = self.span.query_start + self.tile.first - self.span.first_position();
         for (i, (values, weights)) in total.values.chunks_exact(padded).zip(&*total.weights).enumerate() {
             let head = (first_row + i / group) * self.job.num_heads + self.kv_head * group + i % group;
-            // SAFETY: `out` has `num_heads * head_dim` elements for every row of the batch, and this task alone writes
-            // these heads of these rows.
-            let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(head * head_dim), head_dim) };
+            // SAFETY: this task alone writes these heads of these rows.
+            let out = unsafe { out.slice(head * head_dim, head_dim) };
             for (out, value) in out.iter_mut().zip(values) {
                 *out = value / weights;
             }

@@ -108,7 +108,10 @@ impl Scheduler {
         self.make_room();
         self.schedule_decodes(batch);
         self.schedule_prefills(now, batch);
-        batch.ended.append(&mut self.ended_slots);
+        // A step without sequences is none: the executor hears of these with the next one.
+        if !batch.sequences.is_empty() {
+            batch.ended.append(&mut self.ended_slots);
+        }
     }
 
     /// Takes a step's tokens; `elapsed` is what it took.
@@ -319,3 +322,10 @@ impl Pace {
         self.residence = Some(known.mul_f64(0.8) + residence.mul_f64(0.2));
     }
 }
+
+#[cfg(test)]
+mod floors;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod storm;

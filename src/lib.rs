@@ -9,5 +9,6 @@ pub mod lang;
 pub mod library;
 pub mod manifest;
 pub mod server;
+pub mod startup;
 pub mod telemetry;
 pub mod text;

@@ -2,6 +2,7 @@
 //! Must not know who owns a block: ids come from above.
 
 use candle_core::{DType, Device, Tensor};
+use half::{f16, vec::HalfBitsVecExt as _};
 
 use crate::{Error, Result, rows};
 
@@ -22,7 +23,9 @@ impl KvLayer {
     /// A zeroed layer on `device`.
     pub fn new(num_blocks: usize, num_kv_heads: usize, head_dim: usize, device: &Device) -> Result<Self> {
         let shape = (num_blocks, num_kv_heads, 2, BLOCK_SIZE * head_dim);
-        Ok(Self { pages: Tensor::zeros(shape, DType::F16, device)? })
+        // Zeros of an integer type come from the system untouched: a block costs memory when it is first written.
+        let zeros = vec![0_u16; num_blocks * num_kv_heads * 2 * BLOCK_SIZE * head_dim].reinterpret_into::<f16>();
+        Ok(Self { pages: Tensor::from_vec(zeros, shape, device)? })
     }
 
     /// The sizes of the cache, checked.

@@ -1,6 +1,7 @@
 //! `steppe serve`: load the model and serve it until told to stop.
 
 use super::config_args::ConfigArgs;
+use crate::startup;
 
 /// Arguments of `steppe serve`.
 #[derive(Debug, clap::Args)]
@@ -12,7 +13,6 @@ pub struct Args {
 impl Args {
     /// Runs until SIGTERM or SIGINT.
     pub fn run(self) -> anyhow::Result<()> {
-        self.config.load()?;
-        anyhow::bail!("the server has not landed")
+        startup::serve(self.config.load()?.config)
     }
 }

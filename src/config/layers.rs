@@ -106,7 +106,8 @@ fn environment_key(name: &str) -> Option<String> {
 
 fn check_file(toml: &impl Provider, path: &Path, defaults: &Dict) -> Result<(), ConfigError> {
     let origin = path.display().to_string();
-    for (section, value) in toml.data()?.into_values().flatten() {
+    let not_toml = |error: figment::Error| ConfigError::NotToml(path.to_owned(), error.kind.to_string());
+    for (section, value) in toml.data().map_err(not_toml)?.into_values().flatten() {
         let Some(known) = defaults.get(&section).and_then(Value::as_dict) else {
             return Err(unknown(&section, &origin, defaults.keys()));
         };

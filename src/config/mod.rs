@@ -18,6 +18,9 @@ pub enum ConfigError {
     /// The named file is not there.
     #[error("there is no configuration file {}", .0.display())]
     NoFile(PathBuf),
+    /// The file is no TOML.
+    #[error("{}: {}", .0.display(), .1.trim_end())]
+    NotToml(PathBuf, String),
     /// A key that does not exist.
     #[error("unknown key `{key}` in {origin}; known here: {known}")]
     UnknownKey {
@@ -41,7 +44,7 @@ pub enum ConfigError {
         /// What must be so.
         problem: String,
     },
-    /// A file that is no TOML, or a value of the wrong type.
+    /// A value of the wrong type.
     #[error("{0}")]
     Read(Box<figment::Error>),
 }

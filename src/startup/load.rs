@@ -1,0 +1,81 @@
+//! Opens and loads the model, starts the engine on it and lets it produce one token.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+use kernels::{Activations, Compute, ComputeOptions};
+use models::{KvCache, Model, ModelFile};
+
+use super::machine::Machine;
+use super::sizes::Sizes;
+use super::{model, report};
+use crate::config::Config;
+use crate::engine::{
+    CacheScope, Engine, EngineHandle, EngineOptions, EngineRequest, ModelRunner, SamplingParams, TokenEvent,
+};
+use crate::generate::Generator;
+use crate::telemetry::Metrics;
+
+/// A generator that has already generated.
+///
+/// # Errors
+/// When the model cannot be found, read, fitted into memory or run.
+pub async fn load(config: &Config, machine: Machine, metrics: Metrics) -> anyhow::Result<Generator> {
+    let settings = config.clone();
+    let started = tokio::task::spawn_blocking(move || start(&settings, &machine, &metrics)).await;
+    let generator = started.context("loading was interrupted")??;
+    warm_up(generator.engine()).await?;
+    Ok(generator)
+}
+
+fn start(config: &Config, machine: &Machine, metrics: &Metrics) -> anyhow::Result<Generator> {
+    let compute = Compute::cpu(ComputeOptions {
+        threads: config.engine.threads.unwrap_or(machine.cores),
+        isa: config.engine.isa,
+        activations: Activations::default(),
+    })?;
+    let file = Arc::new(ModelFile::open(&model::locate(&config.model)?)?);
+    let sizes = Sizes::new(&file, &config.model, &config.engine, machine)?;
+    let options = sizes.options.clone();
+    let served = model::describe(&file, &config.model, options.max_context)?;
+    report::say(&report::found(machine, &compute, &file, &served, &file.config()?));
+    report::say(&report::plan(&sizes));
+    let engine = Engine::start(options.clone(), move || runner(&file, compute, &options))?;
+    let metrics = metrics.for_model(&served.id);
+    Ok(Generator::new(served, engine, config.generation.clone(), metrics))
+}
+
+fn runner(file: &ModelFile, compute: Compute, options: &EngineOptions) -> anyhow::Result<ModelRunner> {
+    let bar = ProgressBar::new(100);
+    let mut progress = |share: f32| bar.set_position((share * 100.0) as u64);
+    let model = Model::load(file, &compute, options.max_tokens_per_step, options.max_logit_rows(), &mut progress)?;
+    bar.finish_and_clear();
+    let kv = KvCache::new(model.config(), options.num_blocks, &compute)?;
+    Ok(ModelRunner::new(model, kv, compute))
+}
+
+/// Runs one token through the whole model.
+async fn warm_up(engine: &EngineHandle) -> anyhow::Result<()> {
+    let mut generation = engine.submit(EngineRequest {
+        prompt: vec![0],
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        max_tokens: 1,
+        min_tokens: 0,
+        stop_token_ids: Vec::new(),
+        user: 0,
+        weight: 1,
+        priority: 0,
+        scope: CacheScope::default(),
+        deadline: None,
+        prompt_logprobs: None,
+    })?;
+    while let Some(event) = generation.next().await {
+        match event {
+            TokenEvent::Finished { .. } => return Ok(()),
+            TokenEvent::Failed(error) => bail!("the model cannot produce a token: {error}"),
+            _ => {}
+        }
+    }
+    bail!("the engine ended before it produced a token")
+}

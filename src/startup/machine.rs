@@ -1,0 +1,109 @@
+//! What this process may use of the machine: cores and memory, with the limits of its control group counted honestly.
+
+use std::fs;
+use std::path::Path;
+
+use kernels::Isa;
+
+/// The machine as this process sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// Cores that the affinity mask and the control group's quota leave.
+    pub cores: usize,
+    /// Bytes that can be taken without swapping and without being killed for it; `None` where the system does not say.
+    pub free_memory: Option<usize>,
+    /// The best instruction set.
+    pub isa: Isa,
+}
+
+impl Machine {
+    /// Looks.
+    pub fn detect() -> Self {
+        let meminfo = fs::read_to_string("/proc/meminfo").ok();
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let system = meminfo.as_deref().and_then(mem_available);
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            free_memory: system.into_iter().chain(group_memory(Path::new("/sys/fs/cgroup"), &groups)).min(),
+            isa: Isa::detect(),
+        }
+    }
+}
+
+/// `MemAvailable` of `/proc/meminfo`, bytes.
+fn mem_available(meminfo: &str) -> Option<usize> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// What the control groups from this process's own up to the root still allow, bytes.
+fn group_memory(root: &Path, groups: &str) -> Option<usize> {
+    let mut least: Option<usize> = None;
+    for line in groups.lines() {
+        // `hierarchy:controllers:path`; version 2 has hierarchy 0 and names no controller.
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (base, limit, used) = match controllers {
+            "" => (root.to_owned(), "memory.max", "memory.current"),
+            other if other.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
+            _ => continue,
+        };
+        // Inside a container the path may be the host's; the root of the mount is then the group itself.
+        let own = base.join(path.trim_start_matches('/'));
+        for group in own.ancestors().take_while(|group| group.starts_with(&base)) {
+            let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<usize>().ok();
+            let Some(limit) = number(limit) else { continue };
+            let cached = reclaimable(&fs::read_to_string(group.join("memory.stat")).unwrap_or_default());
+            let free = limit.saturating_sub(number(used).unwrap_or(0).saturating_sub(cached));
+            least = Some(least.map_or(free, |least| least.min(free)));
+        }
+    }
+    least
+}
+
+/// Page cache that the kernel gives back under pressure, bytes.
+fn reclaimable(stat: &str) -> usize {
+    let line = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_in_kib() {
+        let meminfo = "MemTotal:       16000000 kB\nMemFree: 1 kB\nMemAvailable:    8000000 kB\n";
+        assert_eq!(mem_available(meminfo), Some(8_000_000 * 1024));
+        assert_eq!(mem_available("MemTotal: 5 kB\n"), None);
+    }
+
+    #[test]
+    fn the_tightest_group_on_the_way_up_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let outer = root.path().join("outer");
+        let inner = outer.join("inner");
+        fs::create_dir_all(&inner).unwrap();
+        for (group, limit, used) in [(&outer, "1000", "900"), (&inner, "max", "50")] {
+            fs::write(group.join("memory.max"), format!("{limit}\n")).unwrap();
+            fs::write(group.join("memory.current"), format!("{used}\n")).unwrap();
+        }
+        fs::write(outer.join("memory.stat"), "anon 5\ninactive_file 200\n").unwrap();
+        assert_eq!(group_memory(root.path(), "0::/outer/inner\n"), Some(300));
+        assert_eq!(group_memory(root.path(), "0::/\n"), None);
+    }
+
+    #[test]
+    fn version_one_has_a_memory_hierarchy_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("memory/job");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(group.join("memory.limit_in_bytes"), "4096").unwrap();
+        fs::write(group.join("memory.usage_in_bytes"), "96").unwrap();
+        assert_eq!(group_memory(root.path(), "5:cpu,cpuacct:/job\n4:memory:/job\n"), Some(4000));
+    }
+}

@@ -1,0 +1,120 @@
+//! From a configuration to a server that answers: looks at the machine, plans memory, loads, warms up, serves, and ends
+//! in good order. The only place that knows all parts.
+
+mod load;
+mod machine;
+mod model;
+mod recommended;
+mod report;
+mod sizes;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+
+use crate::config::Config;
+use crate::server::{self, AppState};
+use crate::telemetry::{self, Metrics};
+
+pub use load::load;
+pub use machine::Machine;
+
+/// Answers that are complete get so long to reach slow clients once everything else has ended.
+const FLUSH: Duration = Duration::from_secs(5);
+/// Histograms are tidied so often.
+const UPKEEP: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the address is taken, the model cannot be served, or the engine fails.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    let started = Instant::now();
+    telemetry::init(&config.telemetry)?;
+    let machine = Machine::detect();
+    // The compute threads take every core; these only move bytes.
+    let workers = (machine.cores / 4).clamp(1, 4);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let result = runtime.block_on(run(config, machine, started));
+    // Loading cannot be interrupted; the process need not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(config: Config, machine: Machine, started: Instant) -> anyhow::Result<()> {
+    let address = config.server.address;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let metrics = Metrics::new()?;
+    let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let until_stopped = async move {
+        let _ = stopped.await;
+    };
+    let mut serving = tokio::spawn(server::serve(listener, state.clone(), until_stopped));
+    tokio::spawn(upkeep(metrics.clone()));
+
+    let mut signals = Signals::new()?;
+    let generator = tokio::select! {
+        loaded = load(&config, machine, metrics) => loaded?,
+        () = signals.next() => return Ok(()),
+        ended = &mut serving => return Err(server_ended(ended)),
+    };
+    let engine = generator.engine().clone();
+    let welcome = report::welcome(&generator, address, started.elapsed());
+    state.start(generator);
+    report::say(&welcome);
+
+    let outcome = tokio::select! {
+        () = signals.next() => Ok(()),
+        reason = engine.failed() => Err(anyhow!("the engine has failed: {reason}")),
+        ended = &mut serving => return Err(server_ended(ended)),
+    };
+    state.stop();
+    report::say("stopping: running requests may finish, new ones are refused");
+    tokio::select! {
+        _ = engine.shutdown(config.server.drain) => {}
+        () = signals.next() => report::say("stopping at once"),
+    }
+    // Everything is answered; the listener closes, and slow clients get a moment for what is theirs.
+    let _ = stop.send(());
+    let _ = tokio::time::timeout(FLUSH, serving).await;
+    outcome
+}
+
+fn server_ended(ended: Result<std::io::Result<()>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow!("the server has ended by itself"),
+        Ok(Err(error)) => anyhow!("the server has ended: {error}"),
+        Err(error) => anyhow!("the server has ended: {error}"),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn upkeep(metrics: Metrics) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
+    }
+}

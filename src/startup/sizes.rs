@@ -1,0 +1,154 @@
+//! How many KV blocks there will be, and the table that says where the memory goes.
+
+use std::fmt;
+
+use anyhow::{Context as _, ensure};
+use kernels::BLOCK_SIZE;
+use models::{MemoryPlan, ModelConfig, ModelFile};
+
+use super::machine::Machine;
+use crate::config::{EngineSettings, ModelSettings};
+use crate::engine::EngineOptions;
+
+/// Share of the free memory that the model may take in all, in percent; the rest is for requests and the system.
+const USABLE_PERCENT: usize = 80;
+/// Unless configured, the KV cache holds no more than so many tokens for each sequence, or one whole context.
+const TOKENS_PER_SEQUENCE: usize = 2048;
+
+/// The sizes that an engine starts with, and what they cost.
+#[derive(Debug)]
+pub struct Sizes {
+    /// For the engine.
+    pub options: EngineOptions,
+    plan: MemoryPlan,
+    free_memory: Option<usize>,
+}
+
+impl Sizes {
+    /// Fits the KV cache into the memory that is configured or free.
+    ///
+    /// # Errors
+    /// When the model does not fit, or its file cannot be read.
+    pub fn new(
+        file: &ModelFile,
+        model: &ModelSettings,
+        engine: &EngineSettings,
+        machine: &Machine,
+    ) -> anyhow::Result<Self> {
+        let config = file.config()?;
+        let mut options = EngineOptions {
+            max_tokens_per_step: engine.max_batch_tokens,
+            max_sequences: engine.max_sequences,
+            num_blocks: 0,
+            max_context: context(model, &config)?,
+            vocab_size: config.vocab_size,
+            queue_capacity: engine.max_queue,
+            max_stall: engine.max_stall,
+            prefix_cache: engine.prefix_cache,
+            seed: rand::random(),
+        };
+        let plan = MemoryPlan::new(file, options.max_tokens_per_step, options.max_logit_rows())?;
+        options.num_blocks = num_blocks(&plan, &options, engine.kv_cache, machine.free_memory)?;
+        options.max_context = options.max_sequence_tokens();
+        Ok(Self { options, plan, free_memory: machine.free_memory })
+    }
+}
+
+fn context(model: &ModelSettings, config: &ModelConfig) -> anyhow::Result<usize> {
+    let asked = model.context.unwrap_or(config.max_context);
+    ensure!(
+        asked <= config.max_context,
+        "model.context is {asked}, but the model was made for {} tokens; set a smaller one",
+        config.max_context
+    );
+    Ok(asked)
+}
+
+fn num_blocks(
+    plan: &MemoryPlan,
+    options: &EngineOptions,
+    configured: Option<usize>,
+    free: Option<usize>,
+) -> anyhow::Result<usize> {
+    let blocks_of = |tokens: usize| tokens.div_ceil(BLOCK_SIZE);
+    let whole = options.max_sequences * blocks_of(options.max_context);
+    if let Some(bytes) = configured {
+        let blocks = bytes / plan.block_bytes.max(1);
+        let needed = plan.block_bytes.div_ceil(1 << 20);
+        ensure!(blocks > 0, "engine.kv_cache_mib is too small: one block of {BLOCK_SIZE} tokens takes {needed} MiB");
+        return Ok(blocks.min(whole));
+    }
+    let free = free.context("the system does not say how much memory is free; set engine.kv_cache_mib")?;
+    let blocks = plan.blocks_within(free / 100 * USABLE_PERCENT);
+    ensure!(
+        blocks * BLOCK_SIZE >= options.max_context.min(512),
+        "the model does not fit: it takes {} and {} are free; free some, or choose a smaller model",
+        mebibytes(plan.total_bytes(1)),
+        mebibytes(free)
+    );
+    let ample = (options.max_sequences * blocks_of(TOKENS_PER_SEQUENCE)).max(blocks_of(options.max_context));
+    Ok(blocks.min(ample).min(whole))
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let blocks = self.options.num_blocks;
+        let kv = blocks * self.plan.block_bytes;
+        writeln!(f, "  memory     weights    {:>12}", mebibytes(self.plan.weight_bytes))?;
+        writeln!(f, "             workspace  {:>12}", mebibytes(self.plan.workspace_bytes))?;
+        let tokens = blocks * BLOCK_SIZE;
+        writeln!(
+            f,
+            "             KV cache   {:>12}  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens",
+            mebibytes(kv)
+        )?;
+        write!(f, "             in all     {:>12}", mebibytes(self.plan.total_bytes(blocks)))?;
+        match self.free_memory {
+            Some(free) => write!(f, "  of {} free", mebibytes(free)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> MemoryPlan {
+        MemoryPlan { weight_bytes: 1000, workspace_bytes: 100, block_bytes: 10 }
+    }
+
+    fn options() -> EngineOptions {
+        EngineOptions {
+            max_tokens_per_step: 64,
+            max_sequences: 4,
+            num_blocks: 0,
+            max_context: 320,
+            vocab_size: 10,
+            queue_capacity: 1,
+            max_stall: std::time::Duration::from_millis(1),
+            prefix_cache: true,
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn blocks_come_from_what_is_free_up_to_what_is_useful() -> anyhow::Result<()> {
+        assert_eq!(num_blocks(&plan(), &options(), None, Some(1600))?, 17);
+        assert_eq!(num_blocks(&plan(), &options(), None, Some(1_000_000))?, 40);
+        assert!(num_blocks(&plan(), &options(), None, Some(1400)).is_err());
+        assert!(num_blocks(&plan(), &options(), None, None).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_configured_size_is_taken_at_its_word() -> anyhow::Result<()> {
+        assert_eq!(num_blocks(&plan(), &options(), Some(25), None)?, 2);
+        assert!(num_blocks(&plan(), &options(), Some(9), Some(1 << 30)).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The configuration's layers, and that config.toml tells the truth.
+
+use std::fs;
+use std::path::PathBuf;
+
+use steppe::config::{RawConfig, Sources, load};
+
+fn pairs(given: &[(&str, &str)]) -> Vec<(String, String)> {
+    given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("steppe.toml");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn config_toml_documents_every_key_with_its_default() {
+    let text = include_str!("../../config.toml");
+    let written: toml::Table = text.parse().unwrap();
+    let defaults = toml::Table::try_from(RawConfig::default()).unwrap();
+    assert_eq!(written, defaults);
+    let mut commented = false;
+    for line in text.lines() {
+        assert!(!line.contains(" = ") || line.starts_with('#') || commented || line.starts_with("port"), "{line}");
+        commented = line.starts_with('#');
+    }
+}
+
+#[test]
+fn flags_beat_environment_beats_file_beats_defaults() {
+    let (_folder, path) = file("[server]\nport = 1\nhost = \"127.0.0.2\"\n[engine]\nthreads = 3\n");
+    let sources = Sources {
+        file: Some(path.clone()),
+        environment: pairs(&[
+            ("STEPPE_SERVER_PORT", "2"),
+            ("PORT", "3"),
+            ("STEPPE_MODEL_ALIASES", "a, b"),
+            ("OTHER", "x"),
+        ]),
+        flags: vec![("--port".into(), "server.port".into(), "4".into())],
+    };
+    let loaded = load(&sources).unwrap();
+    assert_eq!(loaded.config.server.address.to_string(), "127.0.0.2:4");
+    assert_eq!(loaded.config.engine.threads, Some(3));
+    assert_eq!(loaded.config.model.aliases, ["a", "b"]);
+    let origin = |key: &str| loaded.provenance.iter().find(|row| row.0 == key).unwrap().2.clone();
+    assert_eq!(origin("server.port"), "flag --port");
+    assert!(origin("server.host").ends_with("steppe.toml"));
+    assert_eq!(origin("model.aliases"), "environment variable STEPPE_MODEL_ALIASES");
+    assert_eq!(origin("engine.max_queue"), "default");
+    assert_eq!(
+        loaded.provenance.len(),
+        toml::Table::try_from(RawConfig::default())
+            .unwrap()
+            .values()
+            .map(|section| section.as_table().unwrap().len())
+            .sum::<usize>()
+    );
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment() {
+    let (_folder, path) = file("[server]\nport = 77\n");
+    let environment = pairs(&[("STEPPE_CONFIG", path.to_str().unwrap())]);
+    let loaded = load(&Sources { environment, ..Sources::default() }).unwrap();
+    assert_eq!(loaded.config.server.address.port(), 77);
+}
+
+#[test]
+fn plain_variables_and_the_data_directory() {
+    let environment = pairs(&[
+        ("HOST", "0.0.0.0"),
+        ("PORT", "81"),
+        ("LOG_LEVEL", "debug"),
+        ("STEPPE_DATA_DIR", "/srv"),
+        ("STEPPE_TELEMETRY_LOG_FILE", "steppe.log"),
+        // What Kubernetes sets for a service called steppe.
+        ("STEPPE_PORT", "tcp://10.0.0.1:8000"),
+        ("STEPPE_SERVICE_HOST", "10.0.0.1"),
+        ("STEPPE_PORT_8000_TCP_ADDR", "10.0.0.1"),
+    ]);
+    let (_folder, path) = file("");
+    let config = load(&Sources { file: Some(path), environment, flags: Vec::new() }).unwrap().config;
+    assert_eq!(config.server.address.to_string(), "0.0.0.0:81");
+    assert_eq!(config.telemetry.log_level, "debug");
+    assert_eq!(config.telemetry.log_file, Some(PathBuf::from("/srv/steppe.log")));
+}
+
+#[test]
+fn mistakes_name_the_key_and_its_place() {
+    for (text, expected) in [
+        ("[server]\nprot = 1\n", vec!["`server.prot`", "steppe.toml", "port"]),
+        ("[sever]\nport = 1\n", vec!["`sever`", "steppe.toml", "server"]),
+        ("server = 1\n", vec!["`server`", "[server]"]),
+        ("[server]\nport = \"x\"\n", vec!["server.port", "steppe.toml"]),
+        ("[server]\nport = 70000\n", vec!["server.port"]),
+        ("[server\n", vec!["steppe.toml"]),
+        ("[engine]\nmax_sequences = 0\n", vec!["`engine.max_sequences`", "steppe.toml", "1 to"]),
+        ("[engine]\nmax_batch_tokens = 64\n", vec!["`engine.max_batch_tokens`", "engine.max_sequences"]),
+        ("[engine]\ninstruction_set = \"mmx\"\n", vec!["`engine.instruction_set`", "mmx"]),
+        ("[telemetry]\nlog_format = \"xml\"\n", vec!["`telemetry.log_format`", "xml"]),
+        ("[server]\nhost = \"no such host!\"\n", vec!["`server.host`"]),
+    ] {
+        let (_folder, path) = file(text);
+        let error = load(&Sources { file: Some(path), ..Sources::default() }).unwrap_err().to_string();
+        for word in expected {
+            assert!(error.contains(word), "{word} in: {error}");
+        }
+    }
+    let (_folder, path) = file("");
+    for (name, value) in [("STEPPE_SERVER_PROT", "1"), ("STEPPE_SERVER_PORT", "x"), ("PORT", "-1"), ("STEPPE_X", "1")] {
+        let sources = Sources { file: Some(path.clone()), environment: pairs(&[(name, value)]), flags: Vec::new() };
+        let error = load(&sources).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    let nowhere = Sources { file: Some("/no/such.toml".into()), ..Sources::default() };
+    assert!(load(&nowhere).unwrap_err().to_string().contains("/no/such.toml"));
+}

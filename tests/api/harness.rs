@@ -1,0 +1,229 @@
+//! A server on a free port over the mock executor, with a toy tokenizer of one token per byte and recorded answers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use models::{GgufVocabulary, TokenKind, TokenizerSource};
+use serde_json::{Value as Json, json};
+use steppe::config::{GenerationConfig, ServerConfig};
+use steppe::engine::{Engine, EngineHandle, EngineOptions, MockExecutor, MockOptions, StepCost};
+use steppe::generate::{Generator, ServedModel};
+use steppe::manifest::{Manifest, SamplingDefaults};
+use steppe::server::{AppState, serve};
+use steppe::telemetry::Metrics;
+use steppe::text::{ChatTemplate, Conversation, Tokenizer};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+pub const MODEL: &str = "org/toy:1b";
+/// `<|im_end|>`
+pub const END: u32 = 257;
+const VOCABULARY: usize = 260;
+
+/// What a test wants of its server.
+pub struct Setup {
+    pub mock: MockOptions,
+    pub options: EngineOptions,
+    pub manifest: Manifest,
+    pub max_body: usize,
+    pub keep_alive: Duration,
+    pub timeout: Duration,
+    pub tokenizer: Arc<Tokenizer>,
+    template: Arc<ChatTemplate>,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        let tokenizer = Arc::new(toy_tokenizer());
+        let template = Arc::new(ChatTemplate::select(Some("chatml"), None, &tokenizer).unwrap());
+        let num_blocks = 64;
+        Self {
+            mock: MockOptions {
+                num_blocks,
+                // Random answers are letters.
+                vocab_size: 128,
+                ..MockOptions::default()
+            },
+            options: EngineOptions {
+                max_tokens_per_step: 256,
+                max_sequences: 8,
+                num_blocks,
+                max_context: 512,
+                vocab_size: VOCABULARY,
+                queue_capacity: 4,
+                max_stall: Duration::from_millis(100),
+                prefix_cache: true,
+                seed: 1,
+            },
+            manifest: Manifest::default(),
+            max_body: 64 * 1024,
+            keep_alive: Duration::from_secs(15),
+            timeout: Duration::from_secs(60),
+            tokenizer,
+            template,
+        }
+    }
+
+    /// Each step takes so long.
+    pub fn slow(mut self, step: Duration) -> Self {
+        self.mock.cost = StepCost { step, ..StepCost::default() };
+        self
+    }
+
+    pub fn chat_ids(&self, messages: &[Json]) -> Vec<u32> {
+        let conversation =
+            Conversation { messages: messages.to_vec(), add_generation_prompt: true, ..Conversation::default() };
+        self.tokenizer.encode_prompt(&self.template.render(&conversation).unwrap()).unwrap()
+    }
+
+    /// The model answers `answer` to this one user message, and ends.
+    pub fn chat(mut self, user: &str, answer: &str) -> Self {
+        let prompt = self.chat_ids(&[json!({"role": "user", "content": user})]);
+        self.mock.replay.insert(prompt, ids(answer));
+        self
+    }
+
+    /// The model continues `prompt` with `answer`, and ends.
+    pub fn completion(mut self, prompt: &str, answer: &str) -> Self {
+        let prompt = self.tokenizer.encode(prompt, true).unwrap();
+        self.mock.replay.insert(prompt, ids(answer));
+        self
+    }
+
+    /// A server whose model is loaded.
+    pub async fn start(self) -> TestServer {
+        let (server, generator) = self.load().await;
+        server.state.start(generator);
+        server
+    }
+
+    /// A server that answers `/health` but whose model is not there yet.
+    pub async fn load(self) -> (TestServer, Generator) {
+        let metrics = Metrics::new().unwrap();
+        let config = ServerConfig {
+            address: ([127, 0, 0, 1], 0).into(),
+            max_body: self.max_body,
+            keep_alive: self.keep_alive,
+            drain: Duration::from_secs(1),
+        };
+        let state = AppState::new(config, 4, metrics.clone());
+        let mock = self.mock.clone();
+        let context = self.options.max_context;
+        let engine = Engine::start(self.options, move || Ok(MockExecutor::new(mock))).unwrap();
+        let model = ServedModel {
+            id: MODEL.into(),
+            aliases: vec!["default".into()],
+            fingerprint: "fp_test".into(),
+            created: 1_700_000_000,
+            manifest: self.manifest,
+            file_sampling: SamplingDefaults::default(),
+            context,
+            vocab_size: VOCABULARY,
+            end_ids: vec![END],
+            template: Ok(ChatTemplate::select(Some("chatml"), None, &self.tokenizer).unwrap()),
+            tokenizer: self.tokenizer,
+        };
+        let limits = GenerationConfig { default_max_tokens: 64, max_choices: 4, timeout: self.timeout };
+        let generator = Generator::new(model, engine.clone(), limits, metrics.for_model(MODEL));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let until = async {
+            let _ = stopped.await;
+        };
+        tokio::spawn(serve(listener, state.clone(), until));
+        (TestServer { address, state, engine, _stop: stop }, generator)
+    }
+}
+
+/// A running server; it ends with the test.
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub state: AppState,
+    pub engine: EngineHandle,
+    _stop: oneshot::Sender<()>,
+}
+
+impl TestServer {
+    /// Waits until nothing runs and every block is back; fails after two seconds.
+    pub async fn becomes_idle(&self) {
+        for _ in 0..400 {
+            let stats = self.engine.stats();
+            if stats.running == 0 && stats.waiting == 0 && stats.kv_blocks_used == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("still busy: {:?}", self.engine.stats());
+    }
+
+    /// Waits until this many sequences run.
+    pub async fn runs(&self, count: usize) {
+        for _ in 0..400 {
+            if self.engine.stats().running == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never ran {count}: {:?}", self.engine.stats());
+    }
+}
+
+/// A chat body with one user message.
+pub fn ask(user: &str) -> Json {
+    json!({"messages": [{"role": "user", "content": user}]})
+}
+
+/// `body` with further fields.
+pub fn with(mut body: Json, fields: Json) -> Json {
+    let Json::Object(fields) = fields else { panic!("not an object") };
+    body.as_object_mut().unwrap().extend(fields);
+    body
+}
+
+/// One token per byte, then the end.
+pub fn ids(answer: &str) -> Vec<u32> {
+    answer.bytes().map(u32::from).chain([END]).collect()
+}
+
+/// Byte-level BPE with next to no merges: id = byte; then three control tokens.
+fn toy_tokenizer() -> Tokenizer {
+    let bytes = byte_characters();
+    let mut tokens: Vec<String> = (0..=255_u8).map(|byte| bytes[&byte].to_string()).collect();
+    let mut kinds = vec![TokenKind::Normal; 256];
+    for control in ["<|im_start|>", "<|im_end|>", "<|endoftext|>"] {
+        tokens.push(control.into());
+        kinds.push(TokenKind::Control);
+    }
+    // A vocabulary must have a merge: two zero bytes.
+    let zero = bytes[&0];
+    tokens.push(format!("{zero}{zero}"));
+    kinds.push(TokenKind::Normal);
+    let vocabulary = GgufVocabulary {
+        model: "gpt2".into(),
+        pre: "gpt-2".into(),
+        scores: vec![0.0; tokens.len()],
+        tokens,
+        kinds,
+        merges: vec![format!("{zero} {zero}")],
+        eos_id: Some(END),
+        add_bos: Some(false),
+        ..GgufVocabulary::default()
+    };
+    Tokenizer::from_source(&TokenizerSource::Gguf(Box::new(vocabulary))).unwrap()
+}
+
+/// GPT-2's printable stand-ins for bytes.
+fn byte_characters() -> HashMap<u8, char> {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut spare = 256_u32..;
+    (0..=255_u8)
+        .map(|byte| {
+            let character =
+                if printable(&byte) { char::from(byte) } else { char::from_u32(spare.next().unwrap()).unwrap() };
+            (byte, character)
+        })
+        .collect()
+}

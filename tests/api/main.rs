@@ -1,0 +1,14 @@
+//! The API over sockets, with the mock executor in the model's place: every endpoint, every refusal, every header.
+//! `real.rs` alone runs the demo model.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod chat;
+mod completions;
+mod config;
+mod fuzz;
+mod harness;
+mod http;
+mod lifecycle;
+mod operation;
+mod real;
+mod refusals;

@@ -1,0 +1,116 @@
+//! The demo model behind the API: 64 clients at once get the answers that each would get alone.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use steppe::config::{Sources, load};
+use steppe::engine::EngineHandle;
+use steppe::server::{AppState, serve};
+use steppe::startup;
+use steppe::telemetry::Metrics;
+use tokio::net::TcpListener;
+
+use crate::http::{get, post};
+
+const CLIENTS: usize = 64;
+const CHAT: &str = "/v1/chat/completions";
+
+/// The demo model on a free port.
+async fn demo_server() -> (SocketAddr, EngineHandle) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(path.is_file(), "{} is missing: run scripts/serve or scripts/test, which bring it", path.display());
+    let flag = |key: &str, value: &str| (format!("--set {key}"), key.to_owned(), value.to_owned());
+    let flags = vec![
+        flag("model.path", path.to_str().unwrap()),
+        flag("engine.kv_cache_mib", "512"),
+        flag("engine.max_sequences", "32"),
+    ];
+    let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
+    let metrics = Metrics::new().unwrap();
+    let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
+    let generator = startup::load(&config, startup::Machine::detect(), metrics).await.unwrap();
+    let engine = generator.engine().clone();
+    state.start(generator);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, state, std::future::pending()));
+    (address, engine)
+}
+
+/// Distinct prompts, half of them greedy and half sampled with a seed.
+fn body(client: usize) -> Json {
+    let topics = ["rivers", "steppes", "horses", "the number seven", "tea", "winter", "trains", "книги"];
+    let prompt = format!("Client {client}: tell me one thing about {}.", topics[client % topics.len()]);
+    let temperature = if client.is_multiple_of(2) { 0.0 } else { 0.9 };
+    json!({
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": 12, "temperature": temperature, "seed": client, "stream": true,
+    })
+}
+
+/// Reads the whole stream, or only so many bytes of it.
+fn stream(address: SocketAddr, body: &Json, bytes: Option<usize>) -> Option<String> {
+    let body = body.to_string();
+    let mut connection = TcpStream::connect(address).unwrap();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json";
+    write!(connection, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    if let Some(bytes) = bytes {
+        let mut some = vec![0; bytes];
+        let _ = connection.read_exact(&mut some);
+        return None;
+    }
+    let mut all = String::new();
+    connection.read_to_string(&mut all).unwrap();
+    assert!(all.contains("data: [DONE]"), "{all}");
+    Some(answer(&all))
+}
+
+fn answer(stream: &str) -> String {
+    stream
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Json>(line.strip_prefix("data: ")?).ok())
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_at_once_get_the_answers_they_would_get_alone() {
+    let (address, engine) = demo_server().await;
+    let mut random = fastrand::Rng::with_seed(64);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let leaves_after = (random.u8(..4) == 0).then(|| random.usize(1..4000));
+            let read = move || (client, stream(address, &body(client), leaves_after));
+            tokio::task::spawn_blocking(read)
+        })
+        .collect();
+    let mut finished = Vec::new();
+    for client in clients {
+        if let (client, Some(text)) = client.await.unwrap() {
+            finished.push((client, text));
+        }
+    }
+    assert!(finished.len() > CLIENTS / 2);
+    let mut idle = false;
+    for _ in 0..200 {
+        let stats = engine.stats();
+        idle = stats.running == 0 && stats.waiting == 0 && stats.kv_blocks_used == 0;
+        if idle {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(idle, "blocks are still held: {:?}", engine.stats());
+    for (client, together) in finished {
+        let alone = tokio::task::spawn_blocking(move || stream(address, &body(client), None)).await.unwrap().unwrap();
+        assert_eq!(together, alone, "client {client}");
+    }
+    let reply = get(address, "/metrics").await;
+    assert!(reply.text().contains("vllm:generation_tokens_total{model_name=\"SmolLM2-135M-Instruct.Q4_1\"}"));
+    let body = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9000});
+    let reply = post(address, CHAT, &body).await;
+    assert_eq!(reply.json()["error"]["code"], "context_length_exceeded");
+}

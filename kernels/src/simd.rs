@@ -1,7 +1,8 @@
 //! Eight f32 lanes at a time, for whatever instruction set was chosen at run time: an operation is written once over
 //! [`Simd`] and compiled for each implementation by [`dispatch`]. Must not know any operation.
 //!
-//! Everything generic over `Simd` has to be inlined into the function that enables the instruction set.
+//! Everything generic over `Simd` has to be inlined into the function that enables the instruction set: loops, and no
+//! closures over lanes, which are compiled without it.
 #![expect(clippy::inline_always, reason = "a lane operation that is not inlined loses its instruction set")]
 
 use half::f16;

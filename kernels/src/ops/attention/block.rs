@@ -112,7 +112,10 @@ impl<B: Element> Product<'_, B> {
             let b = self.b.as_ptr().add(column);
             for k in 0..self.depth {
                 let b = b.add(k * self.columns);
-                let values: [S::V; N] = std::array::from_fn(|n| B::load(simd, &*b.add(8 * n).cast()));
+                let mut values = [simd.splat(0.0); N];
+                for (n, value) in values.iter_mut().enumerate() {
+                    *value = B::load(simd, &*b.add(8 * n).cast());
+                }
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let factor = simd.splat(*a.add(m * self.a_stride + k));
                     for (sum, value) in sums.iter_mut().zip(values) {
@@ -147,19 +150,21 @@ impl Kernel for Softmax<'_> {
         let rows = self.scores.as_chunks_mut::<BLOCK_SIZE>().0;
         for (((scores, max), sum), keep) in rows.iter_mut().zip(self.max).zip(self.sum).zip(self.keep) {
             let vectors = scores.as_chunks_mut::<8>().0;
-            let [a, b, c, d] = std::array::from_fn(|i| simd.load(&vectors[i]));
-            let block_max = simd.max_lane(simd.max(simd.max(a, b), simd.max(c, d)));
-            let new_max = max.max(block_max);
+            let mut largest = simd.load(&vectors[0]);
+            for scores in &vectors[1..] {
+                largest = simd.max(largest, simd.load(scores));
+            }
+            let new_max = max.max(simd.max_lane(largest));
             // The factor of an unchanged maximum is e^0, exactly 1.
             *keep = if *max < new_max { simd.to_array(simd.exp(simd.splat(*max - new_max)))[0] } else { 1.0 };
             *max = new_max;
-            let new_max = simd.splat(new_max);
-            let weights = [a, b, c, d].map(|scores| simd.exp(simd.sub(scores, new_max)));
-            for (weights, to) in weights.iter().zip(&mut *vectors) {
-                simd.store(*weights, to);
+            let (new_max, mut total) = (simd.splat(new_max), simd.splat(0.0));
+            for scores in vectors {
+                let weights = simd.exp(simd.sub(simd.load(scores), new_max));
+                simd.store(weights, scores);
+                total = simd.add(total, weights);
             }
-            let [a, b, c, d] = weights;
-            *sum = *sum * *keep + simd.sum(simd.add(simd.add(a, b), simd.add(c, d)));
+            *sum = *sum * *keep + simd.sum(total);
         }
     }
 }

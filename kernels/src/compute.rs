@@ -19,6 +19,8 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// The same with the int8 dot products of AVX-512 VNNI.
+    Avx512Vnni,
 }
 
 impl Isa {
@@ -26,7 +28,8 @@ impl Isa {
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-            return Self::Avx2;
+            let vnni = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
+            return if vnni { Self::Avx512Vnni } else { Self::Avx2 };
         }
         Self::Scalar
     }

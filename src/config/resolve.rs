@@ -63,8 +63,9 @@ fn engine(raw: &RawEngine, origin: Origin) -> Result<EngineSettings, ConfigError
         "auto" => None,
         "scalar" => Some(Isa::Scalar),
         "avx2" => Some(Isa::Avx2),
+        "avx512-vnni" => Some(Isa::Avx512Vnni),
         other => {
-            let problem = format!("must be auto, scalar or avx2, not `{other}`");
+            let problem = format!("must be auto, scalar, avx2 or avx512-vnni, not `{other}`");
             return Err(invalid("engine.instruction_set", origin, problem));
         }
     };

@@ -1,9 +1,7 @@
 //! Activations quantised to int8, once per product, in the order in which the kernels read them.
 //!
 //! Tokens are taken in tiles of at most [`TILE`]. For each 32 columns a tile holds the tokens' 32 int8 values, then
-//! their four floats: the scale `d = max |x| / 127`, and `d` times the integers' sum over all 32 columns, over the first
-//! 16, over the last 16 (what minima of weights are multiplied with). A tile is padded with zero tokens to a size that
-//! the kernels know. A NaN or an infinity among 32 values makes all of their products NaN or infinite.
+//! what belongs to each 32, a [`Scale`]. A tile is padded with zero tokens to a size that the kernels know. A NaN or an infinity among 32 values makes all of their products NaN or infinite.
 
 use crate::formats::CHUNK;
 use crate::shared::Shared;
@@ -14,7 +12,28 @@ use super::Input;
 /// Tokens of a tile at most.
 pub(super) const TILE: usize = 64;
 /// Bytes of one token's 32 columns.
-const TOKEN_BYTES: usize = CHUNK + 4 * size_of::<f32>();
+const TOKEN_BYTES: usize = CHUNK + size_of::<Scale>();
+
+/// What belongs to 32 int8 values of a token.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Scale {
+    /// Values are `d` times the integers; `d = max |x| / 127`.
+    pub(super) d: f32,
+    /// `d` times the sum of all integers: what a minimum of 32 weights is multiplied with.
+    pub(super) sum: f32,
+    /// The same of either 16.
+    pub(super) half_sums: [f32; 2],
+    /// The sum of all integers.
+    pub(super) integer_sum: i32,
+}
+
+impl Scale {
+    fn new(d: f32, [low, high]: [i32; 2]) -> Self {
+        let half_sums = [d * low as f32, d * high as f32];
+        Self { d, sum: d * (low + high) as f32, half_sums, integer_sum: low + high }
+    }
+}
 
 /// Memory for quantised activations that outlives a product, so that a step allocates nothing.
 #[derive(Debug, Default)]
@@ -45,9 +64,12 @@ pub(super) struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// Values and floats of 32 columns: `(padded, 32)` and `(padded, 4)`.
-    pub(super) fn chunk(&self, chunk: usize) -> (&'a [u8], &'a [u8]) {
-        self.bytes[chunk * self.padded * TOKEN_BYTES..][..self.padded * TOKEN_BYTES].split_at(self.padded * CHUNK)
+    /// Integers of 32 columns, `(padded, 32)`, and their scales, `(padded)`.
+    pub(super) fn chunk(&self, chunk: usize) -> (&'a [u8], &'a [Scale]) {
+        let bytes = &self.bytes[chunk * self.padded * TOKEN_BYTES..][..self.padded * TOKEN_BYTES];
+        let (values, scales) = bytes.split_at(self.padded * CHUNK);
+        // SAFETY: scales were written here; chunks begin at multiples of 4 bytes in memory aligned to 64.
+        (values, unsafe { std::slice::from_raw_parts(scales.as_ptr().cast(), self.padded) })
     }
 }
 
@@ -99,22 +121,30 @@ fn quantise_token(isa: Isa, x: Input<'_>, token: usize, bytes: Shared<'_, u8>) {
         let start = (first * chunks + chunk * padded) * TOKEN_BYTES;
         // SAFETY: these are this token's own bytes.
         let values = unsafe { bytes.slice(start + index * CHUNK, CHUNK) };
+        let scale_at = start + padded * CHUNK + index * size_of::<Scale>();
         // SAFETY: as above.
-        let floats = unsafe { bytes.slice(start + padded * CHUNK + index * 16, 16) };
-        if token >= x.num_tokens() {
+        let scale_bytes = unsafe { bytes.slice(scale_at, size_of::<Scale>()) };
+        let scale = if token < x.num_tokens() {
+            quantise(isa, &x.row(token)[chunk * CHUNK..][..CHUNK], values)
+        } else {
             values.fill(0);
-            floats.fill(0);
-            continue;
+            Scale::default()
+        };
+        // SAFETY: the slice is as long as a scale and begins at a multiple of 4 bytes.
+        unsafe { scale_bytes.as_mut_ptr().cast::<Scale>().write(scale) };
+    }
+}
+
+/// Quantises 32 values.
+#[inline(always)]
+fn quantise(isa: Isa, x: &[f32], values: &mut [u8]) -> Scale {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512Vnni => {
+            // SAFETY: this instruction set was detected; the slices are 32 floats and 32 bytes.
+            unsafe { avx2::quantise(x, values) }
         }
-        let x = &x.row(token)[chunk * CHUNK..][..CHUNK];
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                // SAFETY: this instruction set was detected; the slices are 32 floats, 32 and 16 bytes.
-                unsafe { avx2::quantise(x, values, floats) }
-            }
-            _ => scalar(x, values, floats),
-        }
+        _ => scalar(x, values),
     }
 }
 
@@ -126,7 +156,7 @@ fn scale_and_factor(max: f32) -> (f32, f32) {
     if factor.is_infinite() { (0.0, 0.0) } else { (max / 127.0, factor) }
 }
 
-fn scalar(x: &[f32], values: &mut [u8], floats: &mut [u8]) {
+fn scalar(x: &[f32], values: &mut [u8]) -> Scale {
     // The bits of magnitudes order as the magnitudes do, with NaN above all.
     let max = f32::from_bits(x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0));
     let (d, factor) = scale_and_factor(max);
@@ -134,11 +164,7 @@ fn scalar(x: &[f32], values: &mut [u8], floats: &mut [u8]) {
         *value = (x * factor).round_ties_even() as i8 as u8;
     }
     let sum = |values: &[u8]| values.iter().map(|&v| i32::from(v as i8)).sum::<i32>();
-    let (low, high) = (sum(&values[..16]), sum(&values[16..]));
-    let all = [d, d * (low + high) as f32, d * low as f32, d * high as f32];
-    for (bytes, float) in floats.chunks_exact_mut(4).zip(all) {
-        bytes.copy_from_slice(&float.to_ne_bytes());
-    }
+    Scale::new(d, [sum(&values[..16]), sum(&values[16..])])
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -151,13 +177,13 @@ mod avx2 {
         _mm256_set1_ps, _mm256_setr_epi32, _mm256_storeu_si256,
     };
 
-    use super::scale_and_factor;
+    use super::{Scale, scale_and_factor};
 
     /// # Safety
-    /// AVX2 must be there; `x` has 32 values, `values` 32 bytes, `floats` 16.
+    /// AVX2 must be there; `x` has 32 values, `values` 32 bytes.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn quantise(x: &[f32], values: &mut [u8], floats: &mut [u8]) {
-        debug_assert!(x.len() == 32 && values.len() == 32 && floats.len() == 16);
+    pub(super) unsafe fn quantise(x: &[f32], values: &mut [u8]) -> Scale {
+        debug_assert!(x.len() == 32 && values.len() == 32);
         // SAFETY: all loads and stores are inside the slices, as the caller promises.
         unsafe {
             let mut bits = [_mm256_set1_epi32(i32::MAX); 4];
@@ -178,12 +204,10 @@ mod avx2 {
             let q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             _mm256_storeu_si256(values.as_mut_ptr().cast(), q);
             let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
-            let low = sum4(_mm256_castsi256_si128(sums));
-            let high = sum4(_mm256_extracti128_si256::<1>(sums));
-            let all = [d, d * (low + high) as f32, d * low as f32, d * high as f32];
-            floats.as_mut_ptr().cast::<[f32; 4]>().write_unaligned(all);
+            Scale::new(d, [sum4(_mm256_castsi256_si128(sums)), sum4(_mm256_extracti128_si256::<1>(sums))])
         }
     }
+
     /// # Safety
     /// SSE2, which every machine of this kind has.
     #[inline(always)]

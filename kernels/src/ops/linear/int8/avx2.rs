@@ -1,4 +1,5 @@
-//! The AVX2 micro-kernel: a vector holds 8 rows; four columns of a row meet a token's four in `vpmaddubsw`.
+//! The micro-kernel over 32-byte vectors of 8 rows by 4 columns, and the integer products of AVX2: four columns of a
+//! row meet a token's four in `vpmaddubsw`.
 
 use std::arch::x86_64::{
     __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
@@ -6,9 +7,10 @@ use std::arch::x86_64::{
     _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
     _mm256_storeu_ps,
 };
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{MicroKernel, Output, Quantised, Sums, Tile};
+use super::{MicroKernel, Output, Quantised, Scale, Sums, Tile};
 use crate::formats::quants::Quants;
 use crate::formats::scaling::{Scales, Scaling};
 use crate::formats::{CHUNK, Format, GROUP};
@@ -21,22 +23,49 @@ use crate::packed::Part;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Quantised<'_>, out: Output<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { super::multiply::<F, Avx2>(part, groups, x, out) }
+    unsafe { super::multiply::<F, Vectors<MultiplyAdd>>(part, groups, x, out) }
 }
 
-enum Avx2 {}
+/// The micro-kernel for any machine with AVX2, given its way to multiply integers.
+pub(super) struct Vectors<D>(PhantomData<D>);
+
+/// A way to multiply 8-bit integers.
+pub(super) trait IntegerDot {
+    /// Brings unpacked weights into the form that [`IntegerDot::dot`] takes.
+    ///
+    /// # Safety
+    /// AVX2 must be there.
+    #[inline(always)]
+    unsafe fn prepare<F: Format>(quants: [__m256i; 8]) -> [__m256i; 8] {
+        quants
+    }
+
+    /// Exact sums of products of `G` groups and `T` tokens over sub-block `sub` of 32 columns.
+    ///
+    /// # Safety
+    /// The instruction set must be there; `T * 32` readable bytes at `values` and `T` scales at `activations`.
+    unsafe fn dot<F: Format, const G: usize, const T: usize>(
+        weights: &[Weights; G],
+        values: *const u8,
+        activations: *const Scale,
+        sub: usize,
+    ) -> [[__m256i; T]; G];
+}
+
+/// `vpmaddubsw` with sums in 16 bits as long as they fit.
+enum MultiplyAdd {}
 
 /// One group's chunk, unpacked: 8 rows by 32 columns.
 #[derive(Clone, Copy)]
-struct Weights {
-    quants: [__m256i; 8],
+pub(super) struct Weights {
+    pub(super) quants: [__m256i; 8],
     scales: Scales<__m256>,
 }
 
 /// How far ahead of the weights being read memory is asked for, in bytes.
 const PREFETCH: usize = 1024;
 
-impl MicroKernel for Avx2 {
+impl<D: IntegerDot> MicroKernel for Vectors<D> {
     #[inline(always)]
     unsafe fn product<F: Format, const G: usize, const T: usize, const STREAM: bool>(
         groups: [&[u8]; G],
@@ -54,13 +83,12 @@ impl MicroKernel for Avx2 {
             if !STREAM {
                 std::slice::from_raw_parts_mut(sums, G * padded * GROUP).fill(0.0);
             }
-            let (values, _) = tile.chunk(0);
-            let mut x = values.as_ptr();
             for chunk in 0..chunks {
-                let weights = load::<F, G, STREAM>(groups, chunk);
-                let floats = x.add(padded * CHUNK).cast::<f32>();
+                let weights = load::<F, D, G, STREAM>(groups, chunk);
+                let (values, scales) = tile.chunk(chunk);
+                let (values, scales) = (values.as_ptr(), scales.as_ptr());
                 if STREAM {
-                    dot::<F, G, T>(&weights, x, floats, &mut kept);
+                    dot::<F, D, G, T>(&weights, values, scales, &mut kept);
                 } else {
                     for token in (0..padded).step_by(T) {
                         let at = |g: usize, t: usize| sums.add((g * padded + token + t) * GROUP);
@@ -69,7 +97,7 @@ impl MicroKernel for Avx2 {
                                 kept[g][t] = _mm256_loadu_ps(at(g, t));
                             }
                         }
-                        dot::<F, G, T>(&weights, x.add(token * CHUNK), floats.add(token * 4), &mut kept);
+                        dot::<F, D, G, T>(&weights, values.add(token * CHUNK), scales.add(token), &mut kept);
                         for g in 0..G {
                             for t in 0..T {
                                 _mm256_storeu_ps(at(g, t), kept[g][t]);
@@ -77,7 +105,6 @@ impl MicroKernel for Avx2 {
                         }
                     }
                 }
-                x = floats.add(padded * 4).cast();
             }
             if STREAM {
                 for g in 0..G {
@@ -93,7 +120,10 @@ impl MicroKernel for Avx2 {
 /// # Safety
 /// AVX2 and F16C; groups are of format `F` and longer than `chunk` chunks.
 #[inline(always)]
-unsafe fn load<F: Format, const G: usize, const AHEAD: bool>(groups: [&[u8]; G], chunk: usize) -> [Weights; G] {
+unsafe fn load<F: Format, D: IntegerDot, const G: usize, const AHEAD: bool>(
+    groups: [&[u8]; G],
+    chunk: usize,
+) -> [Weights; G] {
     let (block, index) = (chunk / F::Scaling::CHUNKS, chunk % F::Scaling::CHUNKS);
     // SAFETY: the caller's promise; prefetching reads nothing.
     unsafe {
@@ -107,7 +137,8 @@ unsafe fn load<F: Format, const G: usize, const AHEAD: bool>(groups: [&[u8]; G],
                     _mm_prefetch::<_MM_HINT_T0>(quants.wrapping_add(PREFETCH + line * 64).cast());
                 }
             }
-            weights[g] = Weights { quants: F::Quants::load(quants), scales: F::Scaling::load(header, index) };
+            weights[g] =
+                Weights { quants: D::prepare::<F>(F::Quants::load(quants)), scales: F::Scaling::load(header, index) };
         }
         weights
     }
@@ -116,22 +147,23 @@ unsafe fn load<F: Format, const G: usize, const AHEAD: bool>(groups: [&[u8]; G],
 /// Adds the products of `G` groups and `T` tokens over 32 columns to `sums`.
 ///
 /// # Safety
-/// AVX2 and FMA; `T * 32` readable bytes at `values` and `T * 4` readable floats at `floats`.
+/// AVX2 and FMA; `T * 32` readable bytes at `values` and `T` scales at `activations`.
 #[inline(always)]
-unsafe fn dot<F: Format, const G: usize, const T: usize>(
+unsafe fn dot<F: Format, D: IntegerDot, const G: usize, const T: usize>(
     weights: &[Weights; G],
     values: *const u8,
-    floats: *const f32,
+    activations: *const Scale,
     sums: &mut [[__m256; T]; G],
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         for sub in 0..F::Scaling::SUB {
-            let totals = integer_dot::<F, G, T>(weights, values, sub);
+            let totals = D::dot::<F, G, T>(weights, values, activations, sub);
             for t in 0..T {
-                let floats = floats.add(t * 4);
-                let d = _mm256_broadcast_ss(&*floats);
-                let sum = _mm256_broadcast_ss(&*floats.add(if F::Scaling::SUB == 1 { 1 } else { 2 + sub }));
+                let activation = &*activations.add(t);
+                let d = _mm256_broadcast_ss(&activation.d);
+                let sum = if F::Scaling::SUB == 1 { &activation.sum } else { &activation.half_sums[sub] };
+                let sum = _mm256_broadcast_ss(sum);
                 for g in 0..G {
                     let Scales { scale, min } = &weights[g].scales;
                     let total = _mm256_cvtepi32_ps(totals[g][t]);
@@ -145,42 +177,42 @@ unsafe fn dot<F: Format, const G: usize, const T: usize>(
     }
 }
 
-/// Exact integer sums of products over one sub-block.
-///
-/// # Safety
-/// As of [`dot`].
-#[inline(always)]
-unsafe fn integer_dot<F: Format, const G: usize, const T: usize>(
-    weights: &[Weights; G],
-    values: *const u8,
-    sub: usize,
-) -> [[__m256i; T]; G] {
-    let vectors = 8 / F::Scaling::SUB;
-    let run = F::Quants::RUN.min(vectors);
-    // SAFETY: the caller's promise.
-    unsafe {
-        let ones = _mm256_set1_epi16(1);
-        let mut totals = [[_mm256_setzero_si256(); T]; G];
-        for start in (0..vectors).step_by(run) {
-            let mut products = [[_mm256_setzero_si256(); T]; G];
-            for i in 0..run {
-                let v = sub * vectors + start + i;
+impl IntegerDot for MultiplyAdd {
+    #[inline(always)]
+    unsafe fn dot<F: Format, const G: usize, const T: usize>(
+        weights: &[Weights; G],
+        values: *const u8,
+        activations: *const Scale,
+        sub: usize,
+    ) -> [[__m256i; T]; G] {
+        let vectors = 8 / F::Scaling::SUB;
+        let run = F::Quants::RUN.min(vectors);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut totals = [[_mm256_setzero_si256(); T]; G];
+            for start in (0..vectors).step_by(run) {
+                let mut products = [[_mm256_setzero_si256(); T]; G];
+                for i in 0..run {
+                    let v = sub * vectors + start + i;
+                    for t in 0..T {
+                        let x = _mm256_set1_epi32(values.add(t * CHUNK + v * 4).cast::<i32>().read_unaligned());
+                        for g in 0..G {
+                            let product = multiply_add::<F>(weights[g].quants[v], x);
+                            products[g][t] =
+                                if i == 0 { product } else { pin(_mm256_add_epi16(products[g][t], product)) };
+                        }
+                    }
+                }
                 for t in 0..T {
-                    let x = _mm256_set1_epi32(values.add(t * CHUNK + v * 4).cast::<i32>().read_unaligned());
                     for g in 0..G {
-                        let product = multiply_add::<F>(weights[g].quants[v], x);
-                        products[g][t] = if i == 0 { product } else { pin(_mm256_add_epi16(products[g][t], product)) };
+                        let wide = _mm256_madd_epi16(products[g][t], ones);
+                        totals[g][t] = if start == 0 { wide } else { pin(_mm256_add_epi32(totals[g][t], wide)) };
                     }
                 }
             }
-            for t in 0..T {
-                for g in 0..G {
-                    let wide = _mm256_madd_epi16(products[g][t], ones);
-                    totals[g][t] = if start == 0 { wide } else { pin(_mm256_add_epi32(totals[g][t], wide)) };
-                }
-            }
+            totals
         }
-        totals
     }
 }
 

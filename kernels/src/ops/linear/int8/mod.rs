@@ -7,12 +7,14 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
 mod scalar;
 
 use std::ops::Range;
 
 use super::Output;
-use super::activations::{Quantised, TILE, Tile};
+use super::activations::{Quantised, Scale, TILE, Tile};
 use crate::formats::{Format, GROUP, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use crate::packed::Part;
 use crate::{GgmlType, Isa};
@@ -46,8 +48,10 @@ fn of<F: Format>(isa: Isa) -> Multiply {
         Isa::Scalar => multiply::<F, scalar::Scalar>,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::multiply::<F>,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512_vnni::multiply::<F>,
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 => multiply::<F, scalar::Scalar>,
+        _ => multiply::<F, scalar::Scalar>,
     }
 }
 

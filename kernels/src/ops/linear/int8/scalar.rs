@@ -26,19 +26,17 @@ impl MicroKernel for Scalar {
 /// Adds the products of one row's 32 columns with all tokens' to the row's sums.
 fn add_chunk<F: Format>(group: &[u8], row: usize, chunk: usize, tile: &Tile<'_>, sums: &mut [f32]) {
     let (quants, scales) = read_chunk::<F>(group, row, chunk);
-    let (values, floats) = tile.chunk(chunk);
-    let tokens = values.chunks_exact(CHUNK).zip(floats.chunks_exact(16)).zip(sums.chunks_exact_mut(GROUP));
-    for ((values, floats), sums) in tokens {
-        let (floats, _) = floats.as_chunks::<4>();
-        let [d, all, low, high] = std::array::from_fn(|i| f32::from_ne_bytes(floats[i]));
+    let (values, activation_scales) = tile.chunk(chunk);
+    let tokens = values.chunks_exact(CHUNK).zip(activation_scales).zip(sums.chunks_exact_mut(GROUP));
+    for ((values, activation), sums) in tokens {
         let sub_len = CHUNK / F::Scaling::SUB;
         for sub in 0..F::Scaling::SUB {
             let columns = sub * sub_len..(sub + 1) * sub_len;
             let products = quants[columns.clone()].iter().zip(&values[columns]);
             let total: i32 = products.map(|(&q, &a)| q * i32::from(a as i8)).sum();
-            sums[row] = (scales.scale[sub] * d).mul_add(total as f32, sums[row]);
+            sums[row] = (scales.scale[sub] * activation.d).mul_add(total as f32, sums[row]);
             if F::Scaling::MINS {
-                let activation_sum = if F::Scaling::SUB == 1 { all } else { [low, high][sub] };
+                let activation_sum = if F::Scaling::SUB == 1 { activation.sum } else { activation.half_sums[sub] };
                 sums[row] = scales.min[sub].mul_add(activation_sum, sums[row]);
             }
         }

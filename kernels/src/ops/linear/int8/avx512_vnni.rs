@@ -1,0 +1,70 @@
+//! The integer products of AVX-512 VNNI in 32-byte vectors: `vpdpbusd` adds four products to 32 bits at once.
+
+use std::arch::x86_64::{
+    __m256i, _mm256_dpbusd_epi32, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_xor_si256,
+};
+use std::ops::Range;
+
+use super::avx2::{IntegerDot, Vectors, Weights};
+use super::{Output, Quantised, Scale};
+use crate::formats::quants::Quants;
+use crate::formats::scaling::Scaling;
+use crate::formats::{CHUNK, Format};
+use crate::packed::Part;
+
+/// The walk with these products, compiled for their instruction set.
+///
+/// # Safety
+/// As of [`super::Multiply`].
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
+pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Quantised<'_>, out: Output<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { super::multiply::<F, Vectors<Vnni>>(part, groups, x, out) }
+}
+
+enum Vnni {}
+
+impl IntegerDot for Vnni {
+    /// One factor is unsigned: signed weights get 128 added, which the sum of the activations takes away again.
+    #[inline(always)]
+    unsafe fn prepare<F: Format>(mut quants: [__m256i; 8]) -> [__m256i; 8] {
+        if F::Quants::SIGNED {
+            for quants in &mut quants {
+                // SAFETY: the caller's promise.
+                *quants = unsafe { _mm256_xor_si256(*quants, _mm256_set1_epi8(-128)) };
+            }
+        }
+        quants
+    }
+
+    #[inline(always)]
+    unsafe fn dot<F: Format, const G: usize, const T: usize>(
+        weights: &[Weights; G],
+        values: *const u8,
+        activations: *const Scale,
+        sub: usize,
+    ) -> [[__m256i; T]; G] {
+        let vectors = 8 / F::Scaling::SUB;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut totals = [[_mm256_setzero_si256(); T]; G];
+            if F::Quants::SIGNED {
+                for t in 0..T {
+                    let offset = _mm256_set1_epi32(-128 * (*activations.add(t)).integer_sum);
+                    for g in 0..G {
+                        totals[g][t] = offset;
+                    }
+                }
+            }
+            for v in sub * vectors..(sub + 1) * vectors {
+                for t in 0..T {
+                    let x = _mm256_set1_epi32(values.add(t * CHUNK + v * 4).cast::<i32>().read_unaligned());
+                    for g in 0..G {
+                        totals[g][t] = _mm256_dpbusd_epi32(totals[g][t], weights[g].quants[v], x);
+                    }
+                }
+            }
+            totals
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The hyperparameters of a model, the same whichever kind of file they came from.
 
+use std::collections::HashSet;
+
 use kernels::RopeStyle;
 
 /// Families of models that run here.
@@ -128,6 +130,12 @@ impl ModelConfig {
             vectors.extend(of_block.iter().map(|(name, len)| (format!("blk.{layer}.{name}"), *len)));
         }
         vectors
+    }
+
+    /// GGUF's names of all weights. A file with others computes something that this model does not.
+    pub(crate) fn weight_names(&self) -> HashSet<String> {
+        let matrices = self.matrices().into_iter().map(|(name, ..)| name);
+        matrices.chain(self.vectors().into_iter().map(|(name, _)| name)).collect()
     }
 
     /// Refuses sizes that contradict each other or that no real model has: whatever is computed from a checked

@@ -1,25 +1,21 @@
 //! The reader on a real file: SmolLM2-135M-Instruct Q4_1, at `STEPPE_DEMO_MODEL` or where `scripts/test` puts it.
-//! Without the file these tests say so and pass; `scripts/test` always brings it.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
 
 use kernels::{GgmlType, RopeStyle};
 use models::{Architecture, ModelConfig, ModelFile, RopeScaling, TokenKind, TokenizerSource};
 
-fn demo_model() -> Option<ModelFile> {
+fn demo_model() -> ModelFile {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../weights/SmolLM2-135M-Instruct.Q4_1.gguf");
     let path = std::env::var_os("STEPPE_DEMO_MODEL").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !path.exists() {
-        eprintln!("skipped: no demo model at {}", path.display());
-        return None;
-    }
-    Some(ModelFile::open(&path).unwrap())
+    assert!(path.exists(), "{} is missing: scripts/serve or scripts/test brings it", path.display());
+    ModelFile::open(&path).unwrap()
 }
 
 #[test]
 fn config_is_smollm2s() {
-    let Some(file) = demo_model() else { return };
+    let file = demo_model();
     let expected = ModelConfig {
         architecture: Architecture::Llama,
         vocab_size: 49152,
@@ -42,7 +38,7 @@ fn config_is_smollm2s() {
 
 #[test]
 fn vocabulary_and_template_are_read() {
-    let Some(file) = demo_model() else { return };
+    let file = demo_model();
     let TokenizerSource::Gguf(vocabulary) = file.tokenizer().unwrap() else { panic!("a GGUF carries its vocabulary") };
     assert_eq!((vocabulary.model.as_str(), vocabulary.pre.as_str()), ("gpt2", "smollm"));
     assert_eq!((vocabulary.tokens.len(), vocabulary.merges.len()), (49152, 48900));
@@ -55,7 +51,7 @@ fn vocabulary_and_template_are_read() {
 
 #[test]
 fn tensors_are_found_with_their_shapes() {
-    let Some(file) = demo_model() else { return };
+    let file = demo_model();
     assert_eq!(file.tensors().len(), 272);
     let table = file.tensor("token_embd.weight").unwrap();
     assert_eq!(table.shape, [49152, 576]);

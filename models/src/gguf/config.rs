@@ -3,6 +3,7 @@
 use kernels::GgmlType;
 
 use super::metadata::Metadata;
+use super::table::TensorEntry;
 use super::value::Value;
 use super::{GgufFile, Parsed, vocabulary};
 use crate::{Architecture, ModelConfig, RopeScaling};
@@ -51,7 +52,14 @@ pub(super) fn read(file: &GgufFile) -> Parsed<ModelConfig> {
     };
     config.check()?;
     config.rope_scaling = rope_scaling(file, &keys, head_dim)?;
-    Ok(config)
+    let (known, layers) = (config.weight_names(), config.num_layers);
+    let is_unknown = |weight: &&TensorEntry| weight.name != "rope_freqs.weight" && !known.contains(&weight.name);
+    match file.table.tensors.iter().find(is_unknown) {
+        Some(TensorEntry { name: weight, .. }) => {
+            Err(format!("tensor {weight}: a {name} model of {layers} layers has no such weight"))
+        }
+        None => Ok(config),
+    }
 }
 
 /// The keys that begin with the architecture's name.

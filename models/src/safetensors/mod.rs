@@ -6,7 +6,7 @@ pub(crate) mod header;
 pub(crate) mod names;
 mod tokenizer_config;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,18 @@ impl SafetensorsDir {
     pub(crate) fn config(&self) -> Result<ModelConfig> {
         let has_head = self.index.contains_key("lm_head.weight");
         let config = self.config.model_config(has_head);
-        config.map_err(|message| Error::invalid(&self.path.join("config.json"), message))
+        let config = config.map_err(|message| Error::invalid(&self.path.join("config.json"), message))?;
+        let known: HashSet<String> = config.weight_names().iter().filter_map(|n| names::hugging_face_name(n)).collect();
+        // Old checkpoints also keep what follows from the configuration, and some a head that is tied all the same.
+        let follows =
+            |name: &str| name.ends_with(".rotary_emb.inv_freq") || (config.tied_embeddings && name == "lm_head.weight");
+        match self.index.keys().filter(|name| !known.contains(*name) && !follows(name)).min() {
+            Some(name) => {
+                let message = format!("tensor {name}: a model of this config.json has no such weight");
+                Err(Error::invalid(&self.path, message))
+            }
+            None => Ok(config),
+        }
     }
 
     pub(crate) fn tokenizer(&self) -> Result<TokenizerSource> {

@@ -1,16 +1,16 @@
 //! The fuzz targets over mutations of sound files, from a fixed seed, and over every case ever found.
-//! `STEPPE_FUZZ_CASES` says how many mutations of each (default 4,000); a case that panics is printed as hex, to be put
-//! into `tests/corpus/<target>/`.
+//! `STEPPE_FUZZ_CASES` says how many mutations of each (default 4,000); a case that panics is put into
+//! `tests/corpus/<target>/`.
 
 use std::panic::catch_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::raw::RawGguf;
 use kernels::GgmlType;
 use models::random::RandomModel;
 use models::{Architecture, Recipe, fuzz};
 
-fn run(target: fn(&[u8]), seeds: &[Vec<u8>]) {
+fn run(target: fn(&[u8]), name: &str, seeds: &[Vec<u8>]) {
     let cases = std::env::var("STEPPE_FUZZ_CASES").map_or(4_000, |cases| cases.parse().unwrap());
     for seed in seeds {
         target(seed);
@@ -19,17 +19,23 @@ fn run(target: fn(&[u8]), seeds: &[Vec<u8>]) {
     for number in 0..cases {
         let case = fuzz::mutate(&seeds[number % seeds.len()], &mut rng);
         if catch_unwind(|| target(&case)).is_err() {
-            let hex: String = case.iter().map(|byte| format!("{byte:02x}")).collect();
-            eprintln!("{hex}");
-            panic!("case {number} panicked");
+            let directory = corpus_directory(name);
+            std::fs::create_dir_all(&directory).unwrap();
+            let path = directory.join(format!("found-{number}"));
+            std::fs::write(&path, &case).unwrap();
+            panic!("case {number} panicked: commit {} with its mend", path.display());
         }
     }
 }
 
+fn corpus_directory(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target)
+}
+
 /// The files in `tests/corpus/<target>`.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
-    let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(corpus_directory(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(!paths.is_empty());
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
@@ -48,7 +54,7 @@ fn directory_file(name: &str) -> Vec<u8> {
 fn gguf() {
     let mut seeds = corpus("gguf");
     seeds.extend([RawGguf::sound().bytes(), RawGguf { version: 2, ..RawGguf::sound() }.bytes()]);
-    run(fuzz::gguf, &seeds);
+    run(fuzz::gguf, "gguf", &seeds);
 }
 
 #[test]
@@ -57,15 +63,19 @@ fn safetensors_header() {
     let header = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},
         "b":{"dtype":"BF16","shape":[3],"data_offsets":[16,22]}}"#;
     seeds.push([&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 22]].concat());
-    run(fuzz::safetensors_header, &seeds);
+    run(fuzz::safetensors_header, "safetensors_header", &seeds);
 }
 
 #[test]
 fn config_json() {
-    run(fuzz::config_json, &[directory_file("config.json")]);
+    let mut seeds = corpus("config_json");
+    seeds.push(directory_file("config.json"));
+    run(fuzz::config_json, "config_json", &seeds);
 }
 
 #[test]
 fn tokenizer_json() {
-    run(fuzz::tokenizer_json, &[directory_file("tokenizer.json")]);
+    let mut seeds = corpus("tokenizer_json");
+    seeds.push(directory_file("tokenizer.json"));
+    run(fuzz::tokenizer_json, "tokenizer_json", &seeds);
 }

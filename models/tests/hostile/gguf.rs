@@ -178,3 +178,13 @@ fn configurations_that_cannot_run_are_refused_by_key() {
     without_factors.tensors.pop();
     assert!(refusal(&without_factors.bytes()).contains("rope.scaling.type: \"yarn\" does not run here"));
 }
+
+#[test]
+fn weights_that_would_be_left_unread_are_refused() {
+    for name in ["blk.0.attn_q.bias", "blk.1.attn_q.weight", "blk.0.ffn_gate_inp.weight"] {
+        let mut file = RawGguf::sound().with_tensor(tensor(name, &[8], 0, 320));
+        file.data_len += 32;
+        let message = refusal(&file.bytes());
+        assert_eq!(message, format!("tensor {name}: a llama model of 1 layers has no such weight"));
+    }
+}

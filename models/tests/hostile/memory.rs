@@ -121,10 +121,8 @@ fn safetensors_headers_and_json_are_bounded() {
     }
     for name in ["config.json", "tokenizer_config.json", "generation_config.json", "model.safetensors.index.json"] {
         let list = format!(r#"{{"chat_template":[{}[]],"eos_token_id":[]}}"#, "[],".repeat(600_000));
-        let map = format!(
-            r#"{{"weight_map":{{{}"":""}}}}"#,
-            (0..150_000).map(|n| format!(r#""{n:x}":"","#)).collect::<String>()
-        );
+        let pairs: Vec<String> = (0..150_000).map(|n| format!(r#""{n:x}":"""#)).collect();
+        let map = format!(r#"{{"weight_map":{{{}}}}}"#, pairs.join(","));
         for text in [list, map] {
             let path = directory.path().join(name);
             let before = std::fs::read(&path).ok();

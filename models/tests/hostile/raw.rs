@@ -33,7 +33,9 @@ pub const ARRAY: u32 = 9;
 
 /// One metadata entry: key, type and bytes of the value.
 pub fn entry(key: &str, kind: u32, value: Raw) -> Vec<u8> {
-    Raw::default().string(key).u32(kind).bytes(&value.0).0
+    let mut bytes = Raw::default().string(key).u32(kind).0;
+    bytes.extend(value.0);
+    bytes
 }
 
 pub fn number(key: &str, value: u32) -> Vec<u8> {

@@ -149,3 +149,18 @@ fn configurations_that_cannot_run_are_refused_by_key() {
     std::fs::remove_file(&path).unwrap();
     assert!(refusal(directory.path()).contains("config.json: the file is missing"));
 }
+
+#[test]
+fn weights_that_would_be_left_unread_are_refused() {
+    let directory = directory(1);
+    let path = directory.path().join("model.safetensors");
+    let sound = std::fs::read(&path).unwrap();
+    let at = sound.windows(16).position(|bytes| bytes == b"model.norm.weigh").unwrap();
+    for name in [b"model.norm.other".as_slice(), b"model.nprm.weigh"] {
+        let mut bytes = sound.clone();
+        bytes[at..at + 16].copy_from_slice(name);
+        std::fs::write(&path, bytes).unwrap();
+        let text = refusal(directory.path());
+        assert!(text.contains(std::str::from_utf8(name).unwrap()), "{text}");
+    }
+}

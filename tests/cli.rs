@@ -95,6 +95,21 @@ fn a_safetensors_directory_is_imported_with_the_hash_of_every_file() {
 }
 
 #[test]
+fn a_safetensors_directory_is_quantised() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    out(&steppe(here, &["make-model", "source", "--safetensors"]));
+    assert!(error(&steppe(here, &["quantize", "source", "--type", "q4_9"])).contains("q4_k_m"));
+    out(&steppe(here, &["quantize", "source", "--type", "q8_0"]));
+    let types = json(&steppe(here, &["inspect", "source.Q8_0.gguf", "--json"]))["types"].clone();
+    assert!(types["Q8_0"]["tensors"].as_u64() > Some(10), "{types}");
+    assert!(error(&steppe(here, &["quantize", "source", "--type", "q8_0"])).contains("--force"));
+    out(&steppe(here, &["quantize", "source", "--type", "q4_k_m", "-o", "small.gguf"]));
+    let size = |name: &str| std::fs::metadata(here.join(name)).unwrap().len();
+    assert!(size("small.gguf") < size("source.Q8_0.gguf"));
+}
+
+#[test]
 fn damaged_models_are_listed_with_the_reason_and_missing_ones_with_what_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

@@ -12,6 +12,7 @@ use crate::library::Summary;
 
 /// Arguments of `steppe inspect`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Args {
     /// A GGUF file, a safetensors directory or the name of a model
     model: String,

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
+use models::Architecture;
 use models::random::RandomModel;
-use models::{Architecture, Recipe};
 
-use super::library_args::human_bytes;
+use super::library_args::{human_bytes, size_of};
+use super::quantize::recipe;
 use crate::lang::Lang;
 
 /// Arguments of `steppe make-model`.
@@ -76,7 +76,7 @@ impl Args {
             model.write_gguf(&self.output, &mut progress)?;
         }
         bar.finish_and_clear();
-        let size = super::library_args::size_of(&self.output);
+        let size = size_of(&self.output);
         println!(
             "{}: {} ({})",
             self.output.display(),
@@ -87,10 +87,7 @@ impl Args {
     }
 
     fn model(&self, lang: Lang) -> anyhow::Result<RandomModel> {
-        let recipe = Recipe::from_name(&self.recipe).with_context(|| match lang {
-            Lang::En => format!("--type {}: q4_k_m or an element type such as q8_0 is needed", self.recipe),
-            Lang::Ru => format!("--type {}: нужно q4_k_m или тип элементов, например q8_0", self.recipe),
-        })?;
+        let recipe = recipe(&self.recipe, lang)?;
         let architecture = match self.architecture {
             Family::Llama => Architecture::Llama,
             Family::Mistral => Architecture::Mistral,

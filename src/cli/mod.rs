@@ -9,6 +9,7 @@ mod library_args;
 mod make_model;
 mod models;
 mod pull;
+mod quantize;
 mod serve;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     Models(models::Args),
     /// Show what a model file is and what it takes to run it.
     Inspect(inspect::Args),
+    /// Turn a safetensors directory into a quantised GGUF file.
+    Quantize(quantize::Args),
     /// Write a model with random weights, for tests and benchmarks.
     MakeModel(make_model::Args),
     /// Put load on any OpenAI-compatible server and measure it.
@@ -57,6 +60,7 @@ impl Command {
             Self::Import(args) => args.run(lang),
             Self::Models(args) => args.run(lang),
             Self::Inspect(args) => args.run(lang),
+            Self::Quantize(args) => args.run(lang),
             Self::MakeModel(args) => args.run(lang),
             Self::Bench(args) => args.run(lang),
         }

@@ -32,10 +32,10 @@ impl Args {
             .map(|manifest| manifest.name)
             .collect();
         if self.json {
-            print_json(&library, &rows, &absent)
+            print_json(&library, &rows, &absent);
         } else {
-            print_table(&library, &rows, &absent, lang)
-        };
+            print_table(&library, &rows, &absent, lang);
+        }
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use super::library_args::{LibraryArgs, byte_bar, human_bytes, installed_text};
 use crate::lang::Lang;
 use crate::library::hub::{Downloaded, HubRepo};
-use crate::library::{Library, LibraryError, install};
+use crate::library::{Library, LibraryError, install, is_gguf};
 use crate::manifest::Manifest;
 
 /// Arguments of `steppe pull`.
@@ -53,14 +53,14 @@ impl Args {
 
         let hub = HubRepo::open(&self.endpoint, self.token, library.directory(), &repo, &self.revision)?;
         let files = hub.choose(&named)?;
-        let is_gguf = matches!(&files[..], [file] if file.ends_with(".gguf"));
-        manifest.file = is_gguf.then(|| files[0].clone());
+        let single = matches!(&files[..], [file] if is_gguf(file));
+        manifest.file = single.then(|| files[0].clone());
         if let Some(name) = self.name {
             manifest.name = name;
         } else if manifest.name.is_empty() {
-            manifest.name = Manifest::name_of(Path::new(if is_gguf { &files[0] } else { &repo }));
+            manifest.name = Manifest::name_of(Path::new(if single { &files[0] } else { &repo }));
         }
-        let place = library.place(&manifest.name, is_gguf);
+        let place = library.place(&manifest.name, single);
         if place.exists() && !self.force {
             return Err(LibraryError::Occupied(place).into());
         }
@@ -71,7 +71,7 @@ impl Args {
             println!("{file}: {}", told(&downloaded, lang));
             arrived.push((file.clone(), downloaded));
         }
-        let (staged, staging) = stage(&library, &mut manifest, arrived, is_gguf)?;
+        let (staged, staging) = stage(&library, &mut manifest, arrived, single)?;
         let installed = install(&library, &staged, manifest, self.force, &mut |_| ());
         if let Some(staging) = staging {
             let _ = std::fs::remove_dir_all(staging);
@@ -104,9 +104,9 @@ fn stage(
     library: &Library,
     manifest: &mut Manifest,
     arrived: Vec<(String, Downloaded)>,
-    is_gguf: bool,
+    single: bool,
 ) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
-    if is_gguf && let [(_, downloaded)] = &arrived[..] {
+    if single && let [(_, downloaded)] = &arrived[..] {
         manifest.sha256 = downloaded.sha256.clone().or_else(|| manifest.sha256.take());
         return Ok((downloaded.path.clone(), None));
     }

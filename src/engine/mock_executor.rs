@@ -122,6 +122,13 @@ impl MockExecutor {
     ) -> anyhow::Result<()> {
         let Some(sequence) = self.sequences.get_mut(&step.slot) else { bail!("slot {} is not in use", step.slot) };
         sequence.block_table.extend_from_slice(new_blocks);
+        let has = |token: Option<u32>| token.is_some_and(|token| sequence.prompt.contains(&token));
+        assert!(!has(self.options.panicking_token), "the mock executor was asked to panic");
+        ensure!(!has(self.options.failing_token), "the mock executor was asked to fail");
+        if has(self.options.not_finite_token) {
+            output.sequences.push(SequenceOutput::NotFinite);
+            return Ok(());
+        }
         let slot =
             |position: usize| sequence.block_table[position / BLOCK_SIZE] as usize * BLOCK_SIZE + position % BLOCK_SIZE;
         let mut hash = if step.first_position == 0 { 0 } else { self.cache[slot(step.first_position - 1)] };
@@ -135,13 +142,6 @@ impl MockExecutor {
                 let top = sequence.spec.prompt_logprobs.unwrap_or(0);
                 output.prompt_logprobs.push(logprob_of(hash, sequence.prompt[position + 1], top));
             }
-        }
-        let has = |token: Option<u32>| token.is_some_and(|token| sequence.prompt.contains(&token));
-        assert!(!has(self.options.panicking_token), "the mock executor was asked to panic");
-        ensure!(!has(self.options.failing_token), "the mock executor was asked to fail");
-        if has(self.options.not_finite_token) {
-            output.sequences.push(SequenceOutput::NotFinite);
-            return Ok(());
         }
         output.sequences.push(SequenceOutput::Tokens(usize::from(step.logits.samples())));
         if step.logits.samples() {

@@ -11,7 +11,7 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::sha256_of;
+use super::{has_extension, is_gguf, sha256_of};
 
 /// Where partial downloads are kept inside the weights directory.
 const DOWNLOADS: &str = ".download";
@@ -117,9 +117,9 @@ impl HubRepo {
             .with_token(token)
             .with_user_agent("steppe", env!("CARGO_PKG_VERSION"))
             .build()
-            .map_err(|e| failure(name, &endpoint, e))?;
+            .map_err(|e| failure(name, &endpoint, &e))?;
         let at = |revision: &str| Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
-        let info = retried(|| api.repo(at(revision)).info()).map_err(|e| failure(name, &endpoint, e))?;
+        let info = retried(|| api.repo(at(revision)).info()).map_err(|e| failure(name, &endpoint, &e))?;
         if !is_hex(&info.sha) {
             return Err(HubError::Protocol { endpoint, what: format!("the commit {:?}", info.sha) });
         }
@@ -135,17 +135,17 @@ impl HubRepo {
             return named.iter().map(|file| self.known(file)).collect();
         }
         if self.files.iter().any(|file| file == "config.json")
-            && self.files.iter().any(|file| file.ends_with(".safetensors"))
+            && self.files.iter().any(|file| has_extension(file, "safetensors"))
         {
             return Ok(self.files.iter().filter(|file| belongs_to_safetensors(file)).cloned().collect());
         }
-        let ggufs: Vec<&String> = self.files.iter().filter(|file| file.ends_with(".gguf")).collect();
+        let ggufs: Vec<&String> = self.files.iter().filter(|file| is_gguf(file)).collect();
         match ggufs[..] {
             [only] => Ok(vec![only.clone()]),
             [] => Err(HubError::Choice(format!("{} holds neither a GGUF file nor a safetensors model", self.name))),
             _ => {
-                let list = ggufs.iter().map(|file| format!("\n  --file {file}")).collect::<String>();
-                Err(HubError::Choice(format!("{} holds several GGUF files, choose one:{list}", self.name)))
+                let list = ggufs.iter().map(|file| format!("--file {file}")).collect::<Vec<_>>().join("\n  ");
+                Err(HubError::Choice(format!("{} holds several GGUF files, choose one:\n  {list}", self.name)))
             }
         }
     }
@@ -154,7 +154,7 @@ impl HubRepo {
         if self.files.iter().any(|known| known == file) {
             return Ok(file.to_owned());
         }
-        let ggufs: Vec<&str> = self.files.iter().map(String::as_str).filter(|file| file.ends_with(".gguf")).collect();
+        let ggufs: Vec<&str> = self.files.iter().map(String::as_str).filter(|file| is_gguf(file)).collect();
         let hint = if ggufs.is_empty() { String::new() } else { format!("; it has {}", ggufs.join(", ")) };
         Err(HubError::Choice(format!("{} has no file {file}{hint}", self.name)))
     }
@@ -162,7 +162,7 @@ impl HubRepo {
     /// Brings one file, or takes up where an earlier attempt ended; `progress` makes what shows one attempt.
     pub fn download<P: Progress>(&self, file: &str, progress: impl Fn() -> P) -> Result<Downloaded, HubError> {
         let what = format!("{}/{file}", self.name);
-        let fail = |e| failure(&what, &self.endpoint, e);
+        let fail = |e: ApiError| failure(&what, &self.endpoint, &e);
         let metadata = retried(|| self.api.metadata(&self.repo.url(file))).map_err(fail)?;
         let tag = metadata.etag().to_ascii_lowercase();
         if !is_hex(&tag) || !is_hex(metadata.commit_hash()) {
@@ -236,9 +236,9 @@ fn is_passing(error: &ApiError) -> bool {
     }
 }
 
-fn failure(what: &str, endpoint: &str, error: ApiError) -> HubError {
+fn failure(what: &str, endpoint: &str, error: &ApiError) -> HubError {
     let (what, endpoint) = (what.to_owned(), endpoint.to_owned());
-    if let ApiError::RequestError(e) = &error {
+    if let ApiError::RequestError(e) = error {
         match **e {
             ureq::Error::StatusCode(404) => return HubError::NotFound { what, endpoint },
             ureq::Error::StatusCode(status @ (401 | 403)) => return HubError::Forbidden { what, endpoint, status },
@@ -268,5 +268,5 @@ fn belongs_to_safetensors(file: &str) -> bool {
         "chat_template.jinja",
         "model.safetensors.index.json",
     ];
-    !file.contains('/') && (wanted.contains(&file) || file.ends_with(".safetensors"))
+    !file.contains('/') && (wanted.contains(&file) || has_extension(file, "safetensors"))
 }

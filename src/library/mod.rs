@@ -146,6 +146,15 @@ fn names(models: &[PathBuf]) -> String {
     format!(" (there are: {})", names.join(", "))
 }
 
+/// Whether a file is GGUF by its name.
+pub fn is_gguf(file: &str) -> bool {
+    has_extension(file, "gguf")
+}
+
+fn has_extension(file: &str, wanted: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension == wanted)
+}
+
 /// Opens a model and everything that serving it needs short of its weights: table, configuration, tokenizer, template.
 pub fn check(path: &Path) -> Result<ModelFile, LibraryError> {
     let file = ModelFile::open(path)?;
@@ -158,6 +167,3 @@ pub fn check(path: &Path) -> Result<ModelFile, LibraryError> {
     }
     Ok(file)
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kernels::BLOCK_SIZE;
 
 /// Without running streams a step may take so many times the limit: nobody stands still, but newcomers wait for it.
-const UNATTENDED: f64 = 4.0;
+const UNATTENDED: f64 = 2.0;
 /// Prompt tokens that the first steps try, before anything is known.
 const FIRST_CHUNK: usize = 64;
 

@@ -12,6 +12,11 @@ pub(super) type Service = u64;
 
 const UNIT: Service = 1 << 16;
 
+/// What so many tokens count for a user of this weight.
+pub(super) fn service(tokens: usize, weight: u32) -> Service {
+    tokens as Service * UNIT / Service::from(weight.max(1))
+}
+
 /// What waits in a [`FairQueue`].
 pub(super) trait Queued {
     /// Whose request it is.
@@ -109,7 +114,7 @@ impl<T: Queued> FairQueue<T> {
     /// Notes that a user was served so many tokens.
     pub fn charge(&mut self, user: u64, weight: u32, tokens: usize) {
         if let Some(account) = self.accounts.get_mut(&user) {
-            account.service += tokens as Service * UNIT / Service::from(weight.max(1));
+            account.service += service(tokens, weight);
         }
     }
 

@@ -322,3 +322,10 @@ impl Pace {
         self.residence = Some(known.mul_f64(0.8) + residence.mul_f64(0.2));
     }
 }
+
+#[cfg(test)]
+mod floors;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod storm;

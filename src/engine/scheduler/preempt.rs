@@ -1,9 +1,9 @@
 //! Making room before a step: running sequences give up their blocks, to be computed again later, when streams need the
 //! blocks to go on, or when the next in the queue has a better right to be inside.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap};
 
-use super::{Scheduler, Sequence};
+use super::{Scheduler, Sequence, fair_queue};
 
 impl Scheduler {
     /// Preempts until every running stream can take its next token, then for the next in the queue.
@@ -23,36 +23,47 @@ impl Scheduler {
         self.make_room_for_newcomer();
     }
 
-    /// The next in the queue may replace sequences of lower priority, and those of a better served user who runs at
-    /// least two more than its own: each such exchange evens the users out, so that it cannot go on for ever.
+    /// The next in the queue may replace sequences of lower priority, and those of a user who runs more for its weight,
+    /// even with one less against one more. The newcomer's user must have nothing running, or lag behind by more than
+    /// the exchange throws away: so exchanges even users out and do not go on for ever.
     fn make_room_for_newcomer(&mut self) {
         if self.next_newcomer().is_none() {
             return;
         }
         while let Some(newcomer) = self.queue.front() {
-            let found = self.cache.lookup(newcomer.prefix(), newcomer.max_hit_blocks(), newcomer.priority);
-            let needed = self.blocks_to_take(newcomer, &found);
-            let available = self.cache.pool().num_available();
-            if !self.free_slots.is_empty() && needed <= available {
+            let demand = self.demand(newcomer);
+            if !self.free_slots.is_empty() && self.fits(&demand, self.reserve()) {
                 break;
             }
-            let (user, priority) = (newcomer.user, newcomer.priority);
-            let (own, service) = (self.num_running_of(user), self.queue.service(user));
+            let running = self.running_by_user();
             let may_replace = |sequence: &Sequence| {
-                sequence.priority < priority
-                    || sequence.priority == priority
-                        && sequence.user != user
-                        && self.queue.service(sequence.user) >= service
-                        && self.num_running_of(sequence.user) >= own + 2
+                sequence.priority < newcomer.priority
+                    || sequence.priority == newcomer.priority && self.is_owed(newcomer, sequence, &running)
             };
             // Not in vain: what may be replaced must be worth enough.
-            let worth = self.slots.iter().flatten().filter(|sequence| may_replace(sequence)).map(|s| self.blocks_of(s));
-            if available + worth.sum::<usize>() < needed {
+            let replaceable = || self.slots.iter().flatten().filter(|sequence| may_replace(sequence));
+            let worth = replaceable().map(|sequence| self.blocks_of(sequence) + self.expected_growth(sequence));
+            let all_go = replaceable().count() == self.num_running();
+            let needed = demand.needed + if all_go { 0 } else { demand.growth + self.reserve() };
+            if self.cache.pool().num_available() + worth.sum::<usize>() < needed {
                 break;
             }
             let Some(victim) = self.newest_of_lowest(may_replace) else { break };
             self.preempt(victim);
         }
+    }
+
+    /// Whether `newcomer` has a better right to a slot than a running `sequence`. Its
+    /// user must lag behind in any case: or else the one replaced would be next in the queue and take the slot back.
+    fn is_owed(&self, newcomer: &Sequence, sequence: &Sequence, running: &HashMap<u64, usize>) -> bool {
+        let running = |user: u64| running.get(&user).copied().unwrap_or(0);
+        let (own, others) = (running(newcomer.user), running(sequence.user));
+        let (weight, others_weight) = (newcomer.weight as usize, sequence.weight as usize);
+        let waste = fair_queue::service(sequence.num_computed_tokens, sequence.weight);
+        let lag = self.queue.service(sequence.user).saturating_sub(self.queue.service(newcomer.user));
+        sequence.user != newcomer.user
+            && others.saturating_sub(1) * weight >= (own + 1) * others_weight
+            && lag > if own == 0 { 0 } else { waste }
     }
 
     /// Blocks that would become available.
@@ -61,8 +72,12 @@ impl Scheduler {
         sequence.block_table.blocks().iter().filter(|block| pool.references(block.id()) == 1).count()
     }
 
-    fn num_running_of(&self, user: u64) -> usize {
-        self.slots.iter().flatten().filter(|sequence| sequence.user == user).count()
+    fn running_by_user(&self) -> HashMap<u64, usize> {
+        let mut running = HashMap::new();
+        for sequence in self.slots.iter().flatten() {
+            *running.entry(sequence.user).or_default() += 1;
+        }
+        running
     }
 
     fn newest_of_lowest(&self, may: impl Fn(&Sequence) -> bool) -> Option<usize> {

@@ -11,6 +11,16 @@ use crate::engine::prefix_cache::Lookup;
 /// Whose turn it is: least first.
 type Turn = (Reverse<i32>, Service, u64);
 
+/// Blocks that a newcomer wants.
+#[derive(Debug)]
+pub(super) struct Demand {
+    /// To be taken out of those available at once: new ones, and cached ones that nobody owns.
+    pub needed: usize,
+    /// Expected to be wanted later.
+    pub growth: usize,
+    found: Lookup,
+}
+
 impl Scheduler {
     /// Fills the rest of the step with prompt tokens.
     pub(super) fn schedule_prefills(&mut self, now: Instant, batch: &mut StepBatch) {
@@ -21,7 +31,6 @@ impl Scheduler {
         let mut logit_rows = self.options.max_logit_rows() - batch.sequences.len();
         let in_prompt = |slot: &usize| self.slots[*slot].as_ref().is_some_and(|sequence| !sequence.is_decoding());
         let mut partial: Vec<usize> = (0..self.slots.len()).filter(in_prompt).collect();
-        // Blocks that those running are expected to need; newcomers must leave them.
         let mut reserve = None;
         while budget > 0 && logit_rows > 0 {
             let next_partial =
@@ -102,29 +111,35 @@ impl Scheduler {
     /// Gives the next request in the queue a slot and the blocks of its tokens, if there is room.
     fn admit(&mut self, now: Instant, reserve: &mut Option<usize>, batch: &mut StepBatch) -> Option<usize> {
         let &slot = self.free_slots.last()?;
-        let sequence = self.queue.front()?;
-        let found = self.cache.lookup(sequence.prefix(), sequence.max_hit_blocks(), sequence.priority);
-        let growth = self.expected_growth(sequence);
-        let needed = self.blocks_to_take(sequence, &found);
-        let reserve = reserve.get_or_insert_with(|| {
-            self.slots.iter().flatten().map(|sequence| self.expected_growth(sequence)).sum::<usize>()
-        });
-        let alone = self.num_running() == 0;
-        if needed + if alone { 0 } else { *reserve + growth } > self.cache.pool().num_available() {
+        let demand = self.demand(self.queue.front()?);
+        let reserve = reserve.get_or_insert_with(|| self.reserve());
+        if !self.fits(&demand, *reserve) {
             return None;
         }
-        *reserve += growth;
+        *reserve += demand.growth;
         self.free_slots.pop();
         let sequence = self.queue.pop()?;
-        self.start(slot, sequence, &found, now, batch);
+        self.start(slot, sequence, &demand.found, now, batch);
         Some(slot)
     }
 
-    /// Blocks that admission takes out of those available: new ones, and cached ones that nobody owns.
-    pub(super) fn blocks_to_take(&self, sequence: &Sequence, found: &Lookup) -> usize {
+    /// What a newcomer's admission asks of the pool.
+    pub(super) fn demand(&self, newcomer: &Sequence) -> Demand {
         let pool = self.cache.pool();
+        let found = self.cache.lookup(newcomer.prefix(), newcomer.max_hit_blocks(), newcomer.priority);
         let owned = found.hits.iter().filter(|&&id| pool.references(id) > 0).count();
-        sequence.num_blocks_needed() - owned
+        Demand { needed: newcomer.num_blocks_needed() - owned, growth: self.expected_growth(newcomer), found }
+    }
+
+    /// Whether the pool has the room, beside what is reserved for those running. Alone, everyone fits.
+    pub(super) fn fits(&self, demand: &Demand, reserve: usize) -> bool {
+        let reserved = if self.num_running() == 0 { 0 } else { reserve + demand.growth };
+        demand.needed + reserved <= self.cache.pool().num_available()
+    }
+
+    /// Blocks that those running are expected to need; newcomers must leave them.
+    pub(super) fn reserve(&self) -> usize {
+        self.slots.iter().flatten().map(|sequence| self.expected_growth(sequence)).sum()
     }
 
     fn start(&mut self, slot: usize, mut sequence: Box<Sequence>, found: &Lookup, now: Instant, batch: &mut StepBatch) {

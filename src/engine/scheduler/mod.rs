@@ -324,8 +324,4 @@ impl Pace {
 }
 
 #[cfg(test)]
-mod floors;
-#[cfg(test)]
-mod simulation;
-#[cfg(test)]
-mod storm;
+mod tests;

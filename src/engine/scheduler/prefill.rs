@@ -173,6 +173,8 @@ impl Scheduler {
     pub(super) fn expected_growth(&self, sequence: &Sequence) -> usize {
         let tokens = self.growth.expected(sequence.num_generated(), sequence.max_tokens);
         let blocks = (sequence.token_ids.len() + tokens).div_ceil(BLOCK_SIZE);
-        blocks - sequence.num_blocks_needed()
+        // A newcomer takes all it needs at once; one that runs may lack the block of its next token.
+        let held = sequence.block_table.len();
+        blocks - if held == 0 { sequence.num_blocks_needed() } else { held }
     }
 }

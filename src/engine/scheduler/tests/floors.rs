@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{
-    simulation::{self, End, Simulation, cost, options, prompt, request},
-    *,
+use super::simulation::{self, End, Simulation, cost, options, prompt, request};
+use crate::engine::{
+    CacheScope, EngineOptions, EngineRequest, FinishReason, MockExecutor, MockOptions, scheduler::growth::Growth,
 };
-use crate::engine::EngineRequest;
 
 fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
@@ -131,8 +130,8 @@ fn four_times_too_many_for_the_blocks_compute_little_twice() {
             let max_tokens = random.usize(100..=250);
             let mut request = request(index % 5, prompt(seed * 10_000 + index, len), max_tokens);
             if stop_early {
-                let answer = crate::engine::MockExecutor::answer(
-                    &crate::engine::MockOptions { vocab_size: simulation::VOCAB, ..Default::default() },
+                let answer = MockExecutor::answer(
+                    &MockOptions { vocab_size: simulation::VOCAB, ..Default::default() },
                     &request.prompt,
                     max_tokens,
                 );
@@ -197,7 +196,7 @@ fn other_tenants_do_not_share_what_is_in_flight() {
     let mut simulation = Simulation::new(options());
     let text = prompt(1, 1000);
     for tenant in 0..3 {
-        let scope = crate::engine::CacheScope { shared_tokens: 320, tenant };
+        let scope = CacheScope { shared_tokens: 320, tenant };
         simulation.submit(EngineRequest { scope, ..request(tenant, text.clone(), 1) });
     }
     simulation.run();

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::{
-    simulation::{Client, End, Simulation, VOCAB, options, prompt, request},
-    *,
-};
-use crate::engine::{CacheScope, EngineRequest, MockExecutor, MockOptions};
+use super::simulation::{Client, End, Simulation, VOCAB, options, prompt, request};
+use crate::engine::{CacheScope, EngineError, EngineOptions, EngineRequest, FinishReason, MockExecutor, MockOptions};
 
 /// Random requests: shared beginnings, bursts of equal prompts, deadlines, priorities, early leavers.
 struct Storm {

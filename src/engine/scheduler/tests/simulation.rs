@@ -10,10 +10,10 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::*;
 use crate::engine::{
-    CacheScope, EngineRequest, Executor, MockExecutor, MockOptions, SamplingParams, StepCost, TokenEvent, TokenUsage,
-    admission::Admission,
+    CacheScope, EngineError, EngineOptions, EngineRequest, Executor, FinishReason, MockExecutor, MockOptions,
+    SamplingParams, StepCost, TokenEvent, TokenUsage, admission::Admission, batch::StepBatch, scheduler::Scheduler,
+    sequence::Submission,
 };
 
 pub const VOCAB: u32 = 50_000;

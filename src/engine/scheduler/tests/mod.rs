@@ -1,0 +1,5 @@
+//! The scheduler under a mock executor and a simulated clock.
+
+mod floors;
+mod simulation;
+mod storm;

@@ -1,0 +1,43 @@
+# What `scripts/test --long` adds. Sourced by scripts/test: uses its step, logs and summary.
+
+# Ten minutes of mixed requests, some given up: nothing fails, memory is flat, every block comes back.
+soak() {
+  need_python sdk openai==3.54.0
+  start_server --model "$MODEL"
+  "$CACHE/venv-sdk/bin/python" tests/sdk/soak.py --seconds "${SOAK_SECONDS:-600}"
+  stop_server
+}
+
+# Starts the server again and again on one data directory and ends it at a random moment under load. SIGTERM must drain
+# and end with status 0; after SIGKILL the next start must be as good as the first.
+kill_loop() {
+  local round load
+  for round in $(seq "${KILL_ROUNDS:-20}"); do
+    start_server --model "$MODEL"
+    python3 tests/sdk/press.py "$STEPPE_URL" >/dev/null 2>&1 &
+    load=$!
+    sleep "0.$((RANDOM % 900 + 100))"
+    if [ $((round % 2)) = 0 ]; then
+      kill -KILL "$server"
+      wait "$server" 2>/dev/null || true
+    else
+      stop_server
+    fi
+    kill "$load" 2>/dev/null || true
+    wait "$load" 2>/dev/null || true
+  done
+}
+
+# Every fuzz body for longer, from new seeds.
+fuzz() {
+  STEPPE_FUZZ_SECONDS=${FUZZ_SECONDS:-120} cargo test --release --locked --test fuzz
+}
+
+peers() {
+  ROUNDS=1 scripts/bench-serve
+}
+
+step "Soak" soak
+step "Kill loop" kill_loop
+step "Fuzzing" fuzz
+step "Peers" peers

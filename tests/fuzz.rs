@@ -45,7 +45,8 @@ fn gguf() {
 
 #[test]
 fn safetensors_header() {
-    let table = br#"{"__metadata__":{"format":"pt"},"model.norm.weight":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},
+    let table =
+        br#"{"__metadata__":{"format":"pt"},"model.norm.weight":{"dtype":"F16","shape":[4],"data_offsets":[0,8]},
         "lm_head.weight":{"dtype":"BF16","shape":[2,4],"data_offsets":[8,24]}}"#;
     let mut file = (table.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(table);

@@ -14,6 +14,7 @@ use crate::engine::EngineHandle;
 use crate::manifest::{Manifest, SamplingDefaults};
 use crate::telemetry::ModelMetrics;
 use crate::text::{ChatTemplate, Tokenizer};
+pub use crate::text::{MAX_STOP_STRINGS, TextError};
 
 pub use answer_text::TokenText;
 pub use answers::{Answers, Finish, Piece};

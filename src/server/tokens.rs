@@ -100,7 +100,7 @@ pub async fn tokenize(
     let tokenizer = state.generator()?.model().tokenizer.clone();
     let work = move || {
         let malformed =
-            |error: crate::text::TextError| ApiError::about("content", Problem::Malformed(error.to_string()));
+            |error: crate::generate::TextError| ApiError::about("content", Problem::Malformed(error.to_string()));
         let ids = tokenizer.encode(&body.content, body.add_special.unwrap_or(false)).map_err(malformed)?;
         if !body.with_pieces.unwrap_or(false) {
             return Ok(Json(Tokens { tokens: TokenForms::Ids(ids) }));

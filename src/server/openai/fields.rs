@@ -9,10 +9,10 @@ use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
 use crate::generate::GenerateRequest;
+use crate::generate::MAX_STOP_STRINGS;
 use crate::manifest::SamplingDefaults;
 use crate::server::error::ApiError;
 use crate::server::problem::{Problem, Reason};
-use crate::text::MAX_STOP_STRINGS;
 
 /// A field that is known but not done here: any value but null is refused.
 pub type Unbuilt = Option<IgnoredAny>;

@@ -51,6 +51,13 @@ fn main() {
                 .take(rows * columns / t.block_len() * t.block_bytes())
                 .collect();
             let w = PackedMatrix::pack(&compute, t, rows, columns, &bytes).unwrap();
+            let p = best(
+                || {
+                    PackedMatrix::pack(&compute, t, rows, columns, &bytes).unwrap();
+                },
+                0.2,
+            );
+            println!("{:5} pack {:.2} GB/s", t.name(), bytes.len() as f64 * 1e-9 / p);
             let d = match t {
                 GgmlType::Q4_0 => GgmlDType::Q4_0,
                 GgmlType::Q4_1 => GgmlDType::Q4_1,

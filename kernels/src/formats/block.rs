@@ -77,8 +77,12 @@ pub(crate) fn parse_q8_0(raw: &[u8], block: &mut Block) {
 
 /// The two low bits of Q2_K and Q3_K: byte `32n + l` holds elements `128n + 32j + l` at bits `2j`.
 fn low_pairs(packed: &[u8], quants: &mut [u8; 256]) {
-    for (k, quant) in quants.iter_mut().enumerate() {
-        *quant = packed[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+    for (packed, quants) in packed.chunks_exact(32).zip(quants.chunks_exact_mut(128)) {
+        for (j, quants) in quants.chunks_exact_mut(32).enumerate() {
+            for (quant, byte) in quants.iter_mut().zip(packed) {
+                *quant = byte >> (2 * j) & 3;
+            }
+        }
     }
 }
 
@@ -90,6 +94,15 @@ pub(crate) fn parse_q2_k(raw: &[u8], block: &mut Block) {
         block.mins[s] = byte >> 4;
     }
     low_pairs(&raw[16..80], &mut block.quants);
+}
+
+/// Bit `k / 32` of byte `k % 32` becomes bit `to` of element `k`.
+fn or_bits(bits: &[u8], to: usize, quants: &mut [u8; 256]) {
+    for (j, quants) in quants.chunks_exact_mut(32).enumerate() {
+        for (quant, byte) in quants.iter_mut().zip(bits) {
+            *quant |= (byte >> j & 1) << to;
+        }
+    }
 }
 
 /// Q3_K, 110 bytes: 32 bytes of third bits, 64 bytes of pairs, 12 bytes of 6-bit scales, d;
@@ -104,9 +117,7 @@ pub(crate) fn parse_q3_k(raw: &[u8], block: &mut Block) {
         block.scales[s] = (low | high << 4) as i8 - 32;
     }
     low_pairs(&raw[32..96], &mut block.quants);
-    for (k, quant) in block.quants.iter_mut().enumerate() {
-        *quant |= (raw[k % 32] >> (k / 32) & 1) << 2;
-    }
+    or_bits(&raw[..32], 2, &mut block.quants);
 }
 
 /// The 6-bit scales and minima of Q4_K and Q5_K. Sub-blocks 0..4 have theirs in the low six bits of bytes `s` and
@@ -122,8 +133,11 @@ fn scales_and_mins(packed: &[u8], block: &mut Block) {
 
 /// The nibbles of Q4_K and Q5_K: byte `32n + l` holds elements `64n + l` (low) and `64n + 32 + l` (high).
 fn nibbles256(packed: &[u8], quants: &mut [u8; 256]) {
-    for (k, quant) in quants.iter_mut().enumerate() {
-        *quant = packed[k / 64 * 32 + k % 32] >> (k % 64 / 32 * 4) & 15;
+    for (packed, quants) in packed.chunks_exact(32).zip(quants.chunks_exact_mut(64)) {
+        let (low, high) = quants.split_at_mut(32);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(packed) {
+            (*low, *high) = (byte & 15, byte >> 4);
+        }
     }
 }
 
@@ -139,9 +153,7 @@ pub(crate) fn parse_q5_k(raw: &[u8], block: &mut Block) {
     (block.d, block.m) = (half(raw, 0), half(raw, 2));
     scales_and_mins(&raw[4..16], block);
     nibbles256(&raw[48..176], &mut block.quants);
-    for (k, quant) in block.quants.iter_mut().enumerate() {
-        *quant |= (raw[16 + k % 32] >> (k / 32) & 1) << 4;
-    }
+    or_bits(&raw[16..48], 4, &mut block.quants);
 }
 
 /// Q6_K, 210 bytes: 128 bytes of low nibbles, 64 bytes of high pairs, 16 signed scales, d; `d * scale * (q - 32)` per
@@ -152,10 +164,11 @@ pub(crate) fn parse_q6_k(raw: &[u8], block: &mut Block) {
     for (scale, &byte) in block.scales.iter_mut().zip(&raw[192..208]) {
         *scale = byte as i8;
     }
-    for (k, quant) in block.quants.iter_mut().enumerate() {
-        let (n, l) = (k / 128, k % 128);
-        let low = raw[n * 64 + l % 64] >> (l / 64 * 4) & 15;
-        let high = raw[128 + n * 32 + l % 32] >> (l / 32 * 2) & 3;
-        *quant = low | high << 4;
+    for (j, quants) in block.quants.chunks_exact_mut(32).enumerate() {
+        let (n, j) = (j / 4, j % 4);
+        let (low, high) = (&raw[n * 64 + j % 2 * 32..][..32], &raw[128 + n * 32..][..32]);
+        for ((quant, low), high) in quants.iter_mut().zip(low).zip(high) {
+            *quant = low >> (j / 2 * 4) & 15 | (high >> (j * 2) & 3) << 4;
+        }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) trait Quants: 'static {
     const BYTES: usize;
     /// Whether values are two's complement bytes.
     const SIGNED: bool = false;
+    /// Bit planes that have to be put together.
+    const PLANES: usize = 1;
     /// How many vectors' products with int8 may be added in 16 bits: `RUN * 2 * max * 127 <= 32767`.
     const RUN: usize;
 
@@ -52,34 +54,59 @@ const NIBBLES: usize = 128;
 const PAIRS: usize = 64;
 const BITS: usize = 32;
 
+/// Four integers, columns `4v..4v + 4`, as one word.
+fn word(bytes: &[u8], v: usize) -> u32 {
+    u32::from_le_bytes([bytes[v * 4], bytes[v * 4 + 1], bytes[v * 4 + 2], bytes[v * 4 + 3]])
+}
+
+/// Writes the word of a row into a vector.
+fn put_word(vector: &mut [u8], row: usize, word: u32) {
+    vector[row * 4..][..4].copy_from_slice(&word.to_le_bytes());
+}
+
+/// `mask` in every byte.
+const fn every(mask: u8) -> u32 {
+    u32::from_le_bytes([mask; 4])
+}
+
 fn put_nibbles(plane: &mut [u8], row: usize, quants: &[u8]) {
-    for k in 0..32 {
-        plane[k % 16 / 4 * 32 + row * 4 + k % 4] |= (quants[k] & 15) << (k / 16 * 4);
+    for (i, vector) in plane.chunks_exact_mut(32).enumerate() {
+        let [low, high] = [word(quants, i), word(quants, i + 4)];
+        put_word(vector, row, low & every(15) | (high & every(15)) << 4);
     }
 }
 
-fn get_nibble(plane: &[u8], row: usize, k: usize) -> u8 {
-    plane[k % 16 / 4 * 32 + row * 4 + k % 4] >> (k / 16 * 4) & 15
+fn nibbles(plane: &[u8], row: usize, v: usize) -> u32 {
+    word(&plane[v % 4 * 32..], row) >> (v / 4 * 4) & every(15)
 }
 
 fn put_pairs(plane: &mut [u8], row: usize, quants: &[u8], shift: usize) {
-    for k in 0..32 {
-        plane[k / 16 * 32 + row * 4 + k % 4] |= (quants[k] >> shift & 3) << (k % 16 / 4 * 2);
+    for (h, vector) in plane.chunks_exact_mut(32).enumerate() {
+        let pairs = (0..4).map(|i| (word(quants, h * 4 + i) >> shift & every(3)) << (i * 2));
+        put_word(vector, row, pairs.fold(0, |all, pair| all | pair));
     }
 }
 
-fn get_pair(plane: &[u8], row: usize, k: usize) -> u8 {
-    plane[k / 16 * 32 + row * 4 + k % 4] >> (k % 16 / 4 * 2) & 3
+fn pairs(plane: &[u8], row: usize, v: usize) -> u32 {
+    word(&plane[v / 4 * 32..], row) >> (v % 4 * 2) & every(3)
 }
 
-fn put_bits(plane: &mut [u8], row: usize, quants: &[u8], shift: usize) {
-    for k in 0..32 {
-        plane[row * 4 + k % 4] |= (quants[k] >> shift & 1) << (k / 4);
+fn put_bits(vector: &mut [u8], row: usize, quants: &[u8], shift: usize) {
+    let bits = (0..8).map(|v| (word(quants, v) >> shift & every(1)) << v);
+    put_word(vector, row, bits.fold(0, |all, bit| all | bit));
+}
+
+fn bits(vector: &[u8], row: usize, v: usize) -> u32 {
+    word(vector, row) >> v & every(1)
+}
+
+/// The 32 integers whose words `of` gives.
+fn gather(of: impl Fn(usize) -> u32) -> [u8; 32] {
+    let mut quants = [0; 32];
+    for (v, four) in quants.chunks_exact_mut(4).enumerate() {
+        four.copy_from_slice(&of(v).to_le_bytes());
     }
-}
-
-fn get_bit(plane: &[u8], row: usize, k: usize) -> u8 {
-    plane[row * 4 + k % 4] >> (k / 4) & 1
+    quants
 }
 
 /// # Safety
@@ -181,7 +208,7 @@ impl Quants for Bits2 {
     }
 
     fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        std::array::from_fn(|k| get_pair(chunk, row, k))
+        gather(|v| pairs(chunk, row, v))
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -197,6 +224,7 @@ impl Quants for Bits2 {
 
 impl Quants for Bits3 {
     const BYTES: usize = PAIRS + BITS;
+    const PLANES: usize = 2;
     const RUN: usize = 8;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
@@ -206,7 +234,7 @@ impl Quants for Bits3 {
     }
 
     fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        std::array::from_fn(|k| get_pair(chunk, row, k) | get_bit(&chunk[PAIRS..], row, k) << 2)
+        gather(|v| pairs(chunk, row, v) | bits(&chunk[PAIRS..], row, v) << 2)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -230,7 +258,7 @@ impl Quants for Bits4 {
     }
 
     fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        std::array::from_fn(|k| get_nibble(chunk, row, k))
+        gather(|v| nibbles(chunk, row, v))
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -243,6 +271,7 @@ impl Quants for Bits4 {
 
 impl Quants for Bits5 {
     const BYTES: usize = NIBBLES + BITS;
+    const PLANES: usize = 2;
     const RUN: usize = 4;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
@@ -252,7 +281,7 @@ impl Quants for Bits5 {
     }
 
     fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        std::array::from_fn(|k| get_nibble(chunk, row, k) | get_bit(&chunk[NIBBLES..], row, k) << 4)
+        gather(|v| nibbles(chunk, row, v) | bits(&chunk[NIBBLES..], row, v) << 4)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -269,6 +298,7 @@ impl Quants for Bits5 {
 
 impl Quants for Bits6 {
     const BYTES: usize = NIBBLES + PAIRS;
+    const PLANES: usize = 2;
     const RUN: usize = 2;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
@@ -278,7 +308,7 @@ impl Quants for Bits6 {
     }
 
     fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        std::array::from_fn(|k| get_nibble(chunk, row, k) | get_pair(&chunk[NIBBLES..], row, k) << 4)
+        gather(|v| nibbles(chunk, row, v) | pairs(&chunk[NIBBLES..], row, v) << 4)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -304,13 +334,13 @@ impl Quants for Int8 {
     const RUN: usize = 1;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        for (v, four) in quants.chunks_exact(4).enumerate() {
-            chunk[v * 32 + row * 4..][..4].copy_from_slice(four);
+        for (v, vector) in chunk.chunks_exact_mut(32).enumerate() {
+            put_word(vector, row, word(quants, v));
         }
     }
 
     fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        std::array::from_fn(|k| chunk[k / 4 * 32 + row * 4 + k % 4])
+        gather(|v| word(&chunk[v * 32..], row))
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -182,7 +182,7 @@ impl IntegerDot for MultiplyAdd {
     unsafe fn dot<F: Format, const G: usize, const T: usize>(
         weights: &[Weights; G],
         values: *const u8,
-        activations: *const Scale,
+        _: *const Scale,
         sub: usize,
     ) -> [[__m256i; T]; G] {
         let vectors = 8 / F::Scaling::SUB;

@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use super::Output;
 use super::activations::{Quantised, Scale, TILE, Tile};
+use crate::formats::quants::Quants;
 use crate::formats::{Format, GROUP, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use crate::packed::Part;
 use crate::{GgmlType, Isa};
@@ -84,9 +85,11 @@ unsafe fn multiply<F: Format, K: MicroKernel>(part: &Part, groups: Range<usize>,
         // SAFETY: the caller's promise.
         unsafe {
             match tile.padded {
-                1 => streams::<F, K, 4, 1, true>(part, groups, &tile, out),
+                1 if F::Quants::PLANES == 1 => streams::<F, K, 4, 1, true>(part, groups, &tile, out),
+                1 => streams::<F, K, 2, 1, true>(part, groups, &tile, out),
                 2 => streams::<F, K, 2, 2, true>(part, groups, &tile, out),
                 4 => streams::<F, K, 1, 4, true>(part, groups, &tile, out),
+                8 => streams::<F, K, 1, 8, true>(part, groups, &tile, out),
                 _ => streams::<F, K, 2, 4, false>(part, groups, &tile, out),
             }
         }

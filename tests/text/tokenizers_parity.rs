@@ -4,7 +4,7 @@
 use models::TokenKind;
 use steppe::text::Tokenizer;
 
-use crate::fixtures::{corpus, demo_tokenizer, from_gguf, from_json, golden, reference};
+use crate::fixtures::{corpus, demo_tokenizer, from_gguf, from_json, golden, published, reference};
 
 /// Corpus texts, their concatenations and cuts at every character of the shorter ones.
 fn texts() -> Vec<String> {
@@ -142,5 +142,21 @@ fn a_file_without_pre_tokenizer_name_is_recognised_by_its_tokens() {
             let expected = theirs.encode_fast(text.as_str(), false).unwrap();
             assert_eq!(ours.encode(&text, false).unwrap(), expected.get_ids(), "{text:?}");
         }
+    }
+}
+
+#[test]
+fn vocabularies_converted_for_quantised_files_keep_their_ids() {
+    for name in ["llama2", "llama3", "qwen3"] {
+        let config = published(name, "tokenizer_config.json");
+        let vocabulary = models::read_tokenizer_json(&published(name, "tokenizer.json"), Some(&config)).unwrap();
+        let ours = Tokenizer::from_source(&models::TokenizerSource::Gguf(Box::new(vocabulary))).unwrap();
+        let mut theirs = (*reference(name)).clone();
+        theirs.set_encode_special_tokens(true);
+        for text in corpus() {
+            let expected = theirs.encode_fast(text.as_str(), false).unwrap();
+            assert_eq!(ours.encode(&text, false).unwrap(), expected.get_ids(), "{name}: {text:?}");
+        }
+        assert_eq!(ours.eos_id(), from_json(name).eos_id(), "{name}");
     }
 }

@@ -27,8 +27,9 @@ pub(super) fn read(metadata: Metadata) -> Parsed<GgufVocabulary> {
         bos_id: id("tokenizer.ggml.bos_token_id")?,
         eos_id: id("tokenizer.ggml.eos_token_id")?,
         eot_id: id("tokenizer.ggml.eot_token_id")?,
-        unknown_id: id("tokenizer.ggml.unknown_token_id")?,
-        padding_id: id("tokenizer.ggml.padding_token_id")?,
+        // Converters write ids outside the vocabulary for these two where a model does not have them.
+        unknown_id: id("tokenizer.ggml.unknown_token_id").unwrap_or(None),
+        padding_id: id("tokenizer.ggml.padding_token_id").unwrap_or(None),
         add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?,
         add_eos: metadata.bool("tokenizer.ggml.add_eos_token")?,
         add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?,

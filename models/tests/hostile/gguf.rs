@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::raw::{ARRAY, Raw, RawGguf, STRING, U32, array, entry, number, tensor};
-use models::{Error, ModelFile, Result};
+use models::{Error, ModelFile, Result, TokenizerSource};
 
 /// Opens the bytes as a file and asks it for everything a server asks.
 fn open(bytes: &[u8], directory: &Path) -> Result<ModelFile> {
@@ -177,6 +177,15 @@ fn configurations_that_cannot_run_are_refused_by_key() {
     let mut without_factors = scaled.with_entry("?", text("llama.rope.scaling.type", "yarn"));
     without_factors.tensors.pop();
     assert!(refusal(&without_factors.bytes()).contains("rope.scaling.type: \"yarn\" does not run here"));
+}
+
+#[test]
+fn a_padding_token_that_the_model_does_not_have_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = RawGguf::sound().with_entry("?", number("tokenizer.ggml.padding_token_id", u32::MAX));
+    let file = open(&file.bytes(), directory.path()).unwrap();
+    let TokenizerSource::Gguf(vocabulary) = file.tokenizer().unwrap() else { panic!("a GGUF carries its vocabulary") };
+    assert_eq!(vocabulary.padding_id, None);
 }
 
 #[test]

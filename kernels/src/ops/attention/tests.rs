@@ -265,6 +265,25 @@ fn company_changes_no_bit_and_nan_stays_at_home() {
 }
 
 #[test]
+fn two_callers_may_share_a_handle() {
+    let mut rng = Rng::with_seed(6);
+    let heads = SHAPES[0];
+    let rows = [sequence(&mut rng, heads, 600)];
+    let shared = compute(3, Isa::detect());
+    let (alone, _) = run_steps(&shared, heads, None, &rows, &[vec![(0, 600)]], &mut rng);
+    std::thread::scope(|scope| {
+        for seed in 0..3 {
+            let (shared, rows, alone) = (&shared, &rows, &alone);
+            scope.spawn(move || {
+                let mut rng = Rng::with_seed(seed);
+                let (outs, _) = run_steps(shared, heads, None, rows, &chunks(600, 150), &mut rng);
+                assert_same_bits(&outs[0], &alone[0], "beside other callers");
+            });
+        }
+    });
+}
+
+#[test]
 fn wrong_arguments_are_errors() {
     let compute = compute(1, Isa::detect());
     let layer = KvLayer::new(4, 2, 16, &Device::Cpu).unwrap();

@@ -156,17 +156,19 @@ fn byte_level(tokens: &Tokens) -> Result<Tokenizer> {
 /// may not produce is left out; one that names a token that does not exist is an error.
 fn merges(tokens: &Tokens, vocab: &Vocab) -> Result<Merges> {
     let mut merges = Vec::with_capacity(tokens.source.merges.len());
+    let mut merged = String::new();
     for (rank, entry) in tokens.source.merges.iter().enumerate() {
         let parts = entry.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty());
         let Some((left, right)) = parts else {
             return unusable(format!("tokenizer.ggml.merges entry {rank} is {entry:?}, not two tokens"));
         };
-        let merged = [left, right].concat();
-        if let Some(absent) = [left, right, &merged].into_iter().find(|token| !tokens.ids.contains_key(token)) {
-            return unusable(format!("tokenizer.ggml.merges entry {rank} needs {absent:?}, which is not a token"));
-        }
-        if [left, right, &merged].into_iter().all(|token| vocab.contains_key(token)) {
+        merged.clear();
+        merged.extend([left, right]);
+        let parts = [left, right, &merged];
+        if parts.into_iter().all(|token| vocab.contains_key(token)) {
             merges.push((left.to_owned(), right.to_owned()));
+        } else if let Some(absent) = parts.into_iter().find(|token| !tokens.ids.contains_key(token)) {
+            return unusable(format!("tokenizer.ggml.merges entry {rank} needs {absent:?}, which is not a token"));
         }
     }
     Ok(merges)
@@ -203,13 +205,11 @@ fn spaces(prefix: bool) -> Result<NormalizerWrapper> {
     let replace =
         Replace::new(" ", "\u{2581}").map_err(|error| TextError::Tokenizer(format!("its normalizer: {error}")))?;
     let replace = NormalizerWrapper::Replace(replace);
-    Ok(match prefix {
-        true => {
-            let prepend = NormalizerWrapper::Prepend(Prepend::new("\u{2581}".into()));
-            NormalizerWrapper::Sequence(Sequence::new(vec![prepend, replace]))
-        }
-        false => replace,
-    })
+    if !prefix {
+        return Ok(replace);
+    }
+    let prepend = NormalizerWrapper::Prepend(Prepend::new("\u{2581}".into()));
+    Ok(NormalizerWrapper::Sequence(Sequence::new(vec![prepend, replace])))
 }
 
 /// All ways to make a token of two others, best score first; ways of equal score (all ways to make one token among

@@ -67,6 +67,7 @@ enum MergeEntry {
 
 /// `tokenizer_config.json`, as far as it is used.
 #[derive(Deserialize, Default)]
+#[expect(clippy::struct_field_names, reason = "the names are the file's")]
 struct ConfigFile {
     bos_token: Option<NamedToken>,
     eos_token: Option<NamedToken>,

@@ -46,9 +46,9 @@ impl PreTokenizerKind {
             "" | "default" => Self::Default,
             "llama3" | "llama-v3" | "llama-bpe" | "smaug-bpe" | "dbrx" | "falcon3" => Self::Llama3,
             "qwen2" | "deepseek-r1-qwen" => Self::Qwen2,
-            "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => Self::DigitsGpt2,
+            "smollm" | "starcoder" | "refact" | "codeshell" => Self::DigitsGpt2,
             "gpt-2" | "gpt2" | "phi-2" | "olmo" | "mpt" | "roberta-bpe" => Self::Gpt2,
-            "tekken" | "pixtral" => Self::Tekken,
+            "tekken" => Self::Tekken,
             "gpt-4o" | "llama4" => Self::Gpt4o,
             other => {
                 let known = "llama-bpe, smollm, starcoder, qwen2, tekken, gpt-4o, gpt-2 and default";

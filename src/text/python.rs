@@ -30,6 +30,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
 }
 
 /// transformers' filter: `json.dumps` without escaping what is not ASCII.
+#[expect(clippy::needless_pass_by_value, reason = "the engine's signature for filters")]
 fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let _ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
     let indent: Option<usize> = options.get("indent")?;

@@ -35,6 +35,9 @@ pub struct Manifest {
     /// Applies to requests without a system or developer message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<String>,
+    /// A built-in chat template, `llama3` or `chatml`, instead of the file's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
     /// Defaults for requests that do not say otherwise.
     #[serde(default, skip_serializing_if = "SamplingDefaults::is_empty")]
     pub sampling: SamplingDefaults,

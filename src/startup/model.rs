@@ -46,10 +46,15 @@ pub fn describe(file: &ModelFile, settings: &ModelSettings, context: usize) -> a
     let path = file.path();
     let manifest = Manifest::of_model(path)?.unwrap_or_default();
     let tokenizer = Tokenizer::from_source(&file.tokenizer()?).with_context(|| path.display().to_string())?;
-    let template = ChatTemplate::select(None, file.chat_template(), &tokenizer).map_err(|error| error.to_string());
+    let template = ChatTemplate::select(manifest.chat_template.as_deref(), file.chat_template(), &tokenizer);
+    let template = template.map_err(|error| error.to_string());
     if let Err(error) = &template {
         tracing::warn!("chat is off: {error}");
     }
+    let end_ids = match &template {
+        Ok(template) => template.end_ids(&file.end_ids(), &tokenizer),
+        Err(_) => file.end_ids(),
+    };
     let config = file.config()?;
     Ok(ServedModel {
         id: Manifest::name_of(path),
@@ -60,7 +65,7 @@ pub fn describe(file: &ModelFile, settings: &ModelSettings, context: usize) -> a
         file_sampling: recommended::sampling(file),
         context,
         vocab_size: config.vocab_size,
-        end_ids: file.end_ids(),
+        end_ids,
         tokenizer: Arc::new(tokenizer),
         template,
     })

@@ -12,7 +12,9 @@ pub enum TextError {
     #[error("the text cannot be tokenised: {0}")]
     Encode(String),
     /// The chat template does not compile.
-    #[error("the model's chat template cannot be used: {0}; choose `llama3` or `chatml` as the template instead")]
+    #[error(
+        "the model's chat template cannot be used: {0}; set chat_template to \"llama3\" or \"chatml\" in its manifest instead"
+    )]
     Template(String),
     /// The chat template failed or refused on these messages (`raise_exception`, too much work, too long an output).
     #[error("the chat template refused these messages: {0}")]

@@ -28,7 +28,6 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// When the range lies outside the values.
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start <= self.len && len <= self.len - start, "a shared slice outside its values");
         // SAFETY: inside the values, as asserted; disjoint, as promised.

@@ -1,6 +1,7 @@
 //! The quantised formats in their packed form: groups of 8 rows, each group a run of blocks over all columns, each block
 //! a header of scales ([`Scaling`]) followed by chunks of 32 columns ([`Quants`]). A format is one of each plus the
 //! parser of its GGUF block. Knows nothing of matrices, activations or threads.
+#![expect(non_camel_case_types, reason = "ggml's spelling of the types")]
 
 pub(crate) mod block;
 pub(crate) mod quants;
@@ -37,7 +38,6 @@ macro_rules! formats {
     ($($name:ident: $quants:ty, $scaling:ty, $parse:ident;)*) => {
         $(
             #[doc = concat!("See [`block::", stringify!($parse), "`].")]
-            #[allow(non_camel_case_types, reason = "ggml's spelling, where it has an underscore")]
             pub(crate) enum $name {}
 
             impl Format for $name {

@@ -5,6 +5,7 @@
 //! - nibbles, 128 bytes `[i: 4][r][b]`: low half column `4i + b`, high half column `16 + 4i + b`;
 //! - pairs, 64 bytes `[h: 2][r][b]`: bits `2i..2i + 2` column `16h + 4i + b`;
 //! - bits, 32 bytes `[r][b]`: bit `v` column `4v + b`.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
@@ -193,8 +194,8 @@ unsafe fn or_bits<const TO: i32>(q: &mut [__m256i; 8], bits: __m256i) {
                 _mm256_srli_epi16::<5>(bits),
             ]
         };
-        for v in 0..8 {
-            q[v] = _mm256_or_si256(q[v], _mm256_and_si256(shifted[v], mask));
+        for (q, shifted) in q.iter_mut().zip(shifted) {
+            *q = _mm256_or_si256(*q, _mm256_and_si256(shifted, mask));
         }
     }
 }
@@ -349,8 +350,8 @@ impl Quants for Int8 {
         // SAFETY: the caller's promise.
         unsafe {
             let mut q = [_mm256_setzero_si256(); 8];
-            for v in 0..8 {
-                q[v] = load32(chunk.add(v * 32));
+            for (v, q) in q.iter_mut().enumerate() {
+                *q = load32(chunk.add(v * 32));
             }
             q
         }

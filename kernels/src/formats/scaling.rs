@@ -2,6 +2,7 @@
 //! `scale[s] * quant + min[s]`, `s` being the half (16 columns) it lies in when [`Scaling::SUB`] is 2, and 0 otherwise.
 //!
 //! Offsets of symmetric types (`q - 8` and the like) are minima: `min = -8 * scale`. All products are exact in f32.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{

@@ -2,6 +2,7 @@
 //!
 //! Tokens are taken in tiles of at most [`TILE`]. For each 32 columns a tile holds the tokens' 32 int8 values, then
 //! what belongs to each 32, a [`Scale`]. A tile is padded with zero tokens to a size that the kernels know. A NaN or an infinity among 32 values makes all of their products NaN or infinite.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 use crate::formats::CHUNK;
 use crate::shared::Shared;
@@ -130,8 +131,8 @@ fn quantise_token(isa: Isa, x: Input<'_>, token: usize, bytes: Shared<'_, u8>) {
             values.fill(0);
             Scale::default()
         };
-        // SAFETY: the slice is as long as a scale and begins at a multiple of 4 bytes.
-        unsafe { scale_bytes.as_mut_ptr().cast::<Scale>().write(scale) };
+        // SAFETY: the slice is as long as a scale.
+        unsafe { scale_bytes.as_mut_ptr().cast::<Scale>().write_unaligned(scale) };
     }
 }
 

@@ -131,7 +131,7 @@ impl Output<'_> {
     ///
     /// # Safety
     /// No other thread stores the same outputs during this product.
-    #[inline(always)]
+    #[inline]
     unsafe fn store(&self, token: usize, first_row: usize, sums: &[f32]) {
         let start = token * self.width + self.first_column + first_row;
         // SAFETY: the caller's promise.

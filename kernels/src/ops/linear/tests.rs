@@ -104,7 +104,9 @@ fn instruction_sets_give_the_same_bits() {
             let weight = odd_matrix(&mut rng, &plain, ggml_type, 45);
             for m in [1, 2, 3, 7, 67] {
                 let mut x = random_x(&mut rng, m, weight.columns());
-                x.iter_mut().for_each(|x| *x *= [0.0, 1e-20, 1.0, 1e6][rng.usize(..4)]);
+                for x in &mut x {
+                    *x *= [0.0, 1e-20, 1.0, 1e6][rng.usize(..4)];
+                }
                 let expected = product(&plain, &weight, &x);
                 for isa in [Isa::Avx2, Isa::Avx512Vnni].into_iter().filter(|&isa| isa <= Isa::detect()) {
                     assert_eq!(product(&with(isa), &weight, &x), expected, "{} with {isa:?}", ggml_type.name());

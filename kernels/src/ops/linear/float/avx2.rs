@@ -1,4 +1,6 @@
 //! The AVX2 kernel of float products: weights of three types become f32 in registers, four rows meet three tokens.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+#![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
     __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,

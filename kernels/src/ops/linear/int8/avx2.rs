@@ -1,5 +1,7 @@
 //! The micro-kernel over 32-byte vectors of 8 rows by 4 columns, and the integer products of AVX2: four columns of a
 //! row meet a token's four in `vpmaddubsw`.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+#![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
     __m256, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,

@@ -1,4 +1,6 @@
 //! The integer products of AVX-512 VNNI in 32-byte vectors: `vpdpbusd` adds four products to 32 bits at once.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
+#![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
     __m256i, _mm256_dpbusd_epi32, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_xor_si256,

@@ -4,6 +4,7 @@
 //! Order of an output's sum, the same in all of them: for each 32 columns (and each half of them where the format has
 //! scales per 16) the exact integer sum `n` of products, then two fused multiply-adds,
 //! `f = (scale * d) * n + f` and, for formats with minima, `f = min * (d * sum of activations) + f`.
+#![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

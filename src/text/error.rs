@@ -13,7 +13,8 @@ pub enum TextError {
     Encode(String),
     /// The chat template does not compile.
     #[error(
-        "the model's chat template cannot be used: {0}; set chat_template to \"llama3\" or \"chatml\" in its manifest instead"
+        "the model's chat template cannot be used: {0}; set chat_template to \"llama3\" or \"chatml\" in the model's \
+         manifest instead"
     )]
     Template(String),
     /// The chat template failed or refused on these messages (`raise_exception`, too much work, too long an output).

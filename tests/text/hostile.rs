@@ -1,5 +1,5 @@
 //! Hostile tokenizer metadata and templates: one clear error each, and mutations of seeds never panic.
-//! `STEPPE_FUZZ_SECONDS` lets the mutation loops run longer.
+//! The seeds here are sound ones; tests/fuzz.rs goes on from there for as long as it is told.
 
 use std::time::{Duration, Instant};
 
@@ -137,8 +137,7 @@ fn mutated(seed: &[u8], words: &[&str], random: &mut fastrand::Rng) -> Vec<u8> {
 
 /// Runs `target` on the seeds, then on mutations of them for a while; prints the case at hand when it panics.
 fn fuzz(target: fn(&[u8]), seeds: &[Vec<u8>], words: &[&str]) {
-    let seconds = std::env::var("STEPPE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4.0);
-    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let end = Instant::now() + Duration::from_secs(2);
     let mut random = fastrand::Rng::with_seed(23);
     let run = |data: &[u8]| {
         let result = std::panic::catch_unwind(|| target(data));

@@ -19,6 +19,7 @@ pub struct PackedMatrix {
     rows: usize,
     columns: usize,
     parts: Vec<Arc<Part>>,
+    precise: bool,
 }
 
 /// Rows of one type.
@@ -48,7 +49,7 @@ impl PackedMatrix {
     /// block length.
     pub fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
         let part = Part::pack(compute, ggml_type, rows, columns, bytes)?;
-        Ok(Self { rows, columns, parts: vec![Arc::new(part)] })
+        Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
     }
 
     /// Stacks matrices of equal `columns` on top of each other: outputs follow each other in this order.
@@ -63,7 +64,18 @@ impl PackedMatrix {
             return Err(Error::shape("stack", format!("a part has {} columns, the first {columns}", other.columns)));
         }
         let rows = parts.iter().map(Self::rows).sum();
-        Ok(Self { rows, columns, parts: parts.into_iter().flat_map(|part| part.parts).collect() })
+        Ok(Self { rows, columns, parts: parts.into_iter().flat_map(|part| part.parts).collect(), precise: false })
+    }
+
+    /// The same matrix, whose products take activations as two int8 terms, the second one being what the first one's
+    /// rounding left: about 15 bits for twice the arithmetic. For matrices whose outputs decide more than others.
+    #[must_use]
+    pub fn with_precise_activations(self) -> Self {
+        Self { precise: true, ..self }
+    }
+
+    pub(crate) fn is_precise(&self) -> bool {
+        self.precise
     }
 
     /// Outputs.

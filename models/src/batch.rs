@@ -82,6 +82,8 @@ impl KvCache {
 mod tests {
     use super::*;
 
+    type Spoil = fn(&mut ForwardBatch);
+
     fn sound() -> ForwardBatch {
         let span = |query_start, query_len, context_len, block_table: &[u32]| Span {
             query_start,
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn an_unsound_step_is_refused() {
         assert!(sound().check(5, 3).is_ok());
-        let broken: [(&str, fn(&mut ForwardBatch)); 9] = [
+        let broken: [(&str, Spoil); 9] = [
             ("token outside the vocabulary", |b| b.token_ids[1] = 5),
             ("rows of no span", |b| b.token_ids.push(0)),
             ("gap between spans", |b| b.spans[1].query_start = 4),

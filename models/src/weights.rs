@@ -7,6 +7,10 @@ use kernels::{Compute, GgmlType, PackedMatrix};
 
 use crate::{Error, ModelConfig, ModelFile, Result, TensorView};
 
+/// Models narrower than this take precise activations where int8 costs most of their parity, in q, k, v and the output
+/// projection: on SmolLM2-135M (576 wide) it takes the mean KL from the f32 model from 0.0042 to 0.0018 nat.
+const PRECISE_BELOW: usize = 1024;
+
 /// A model file being loaded.
 pub(crate) struct Weights<'a> {
     file: &'a ModelFile,
@@ -53,6 +57,11 @@ impl<'a> Weights<'a> {
     pub(crate) fn stack(&self, parts: Vec<PackedMatrix>) -> Result<PackedMatrix> {
         let _ = self;
         Ok(PackedMatrix::stack(parts)?)
+    }
+
+    /// The same matrix, with precise activations where the model is so narrow as to need them.
+    pub(crate) fn precise(&self, matrix: PackedMatrix) -> PackedMatrix {
+        if self.config.hidden_size < PRECISE_BELOW { matrix.with_precise_activations() } else { matrix }
     }
 
     /// The vector `name` of `len` elements, as f32.

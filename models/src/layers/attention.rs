@@ -24,8 +24,9 @@ impl Attention {
         let q = weights.matrix(&format!("blk.{layer}.attn_q.weight"), q_size, hidden)?;
         let k = weights.matrix(&format!("blk.{layer}.attn_k.weight"), kv_size, hidden)?;
         let v = weights.matrix(&format!("blk.{layer}.attn_v.weight"), kv_size, hidden)?;
+        let qkv = weights.stack(vec![q, k, v])?;
         Ok(Self {
-            qkv: weights.stack(vec![q, k, v])?,
+            qkv: weights.precise(qkv),
             output: weights.matrix(&format!("blk.{layer}.attn_output.weight"), hidden, q_size)?,
             scale: 1.0 / (head_dim as f32).sqrt(),
             window,

@@ -22,7 +22,7 @@ impl Vocabulary {
         };
         let embedding = weights.matrix("token_embd.weight", vocab, hidden)?;
         let output = if tied { embedding.clone() } else { weights.matrix("output.weight", vocab, hidden)? };
-        Ok(Self { embedding, norm: RmsNorm::load(weights, "output_norm.weight")?, output })
+        Ok(Self { embedding, norm: RmsNorm::load(weights, "output_norm.weight")?, output: weights.precise(output) })
     }
 
     /// Fills `hidden` with the rows of `token_ids`.

@@ -19,7 +19,9 @@ pub(crate) fn logits(file: &ModelFile, token_ids: &[u32]) -> Result<Vec<Vec<f32>
     for layer in 0..config.num_layers {
         let block = Block::read(file, layer)?;
         block.attend(&config, &mut rows);
-        rows.iter_mut().for_each(|row| block.feed_forward(&config, row));
+        for row in &mut rows {
+            block.feed_forward(&config, row);
+        }
     }
     let norm = vector(file, "output_norm.weight")?;
     let head = if config.tied_embeddings { embedding } else { Matrix::read(file, "output.weight")? };
@@ -77,10 +79,10 @@ impl Block {
         for (position, row) in rows.iter_mut().enumerate() {
             let x = rms_norm(row, &self.attention_norm, config);
             let [mut q, mut k, mut v] = [self.q.times(&x), self.k.times(&x), self.v.times(&x)];
-            if let Some(biases) = &self.biases {
-                add(&mut q, &biases[0]);
-                add(&mut k, &biases[1]);
-                add(&mut v, &biases[2]);
+            if let Some([of_q, of_k, of_v]) = &self.biases {
+                add(&mut q, of_q);
+                add(&mut k, of_k);
+                add(&mut v, of_v);
             }
             for (heads, norm) in [(&mut q, 0), (&mut k, 1)] {
                 for head in heads.chunks_exact_mut(config.head_dim) {

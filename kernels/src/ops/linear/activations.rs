@@ -1,7 +1,9 @@
 //! Activations quantised to int8, once per product, in the order in which the kernels read them.
 //!
 //! Tokens are taken in tiles of at most [`TILE`]. For each 32 columns a tile holds the tokens' 32 int8 values, then
-//! what belongs to each 32, a [`Scale`]. A tile is padded with zero tokens to a size that the kernels know. A NaN or an infinity among 32 values makes all of their products NaN or infinite.
+//! what belongs to each 32, a [`Scale`]. A tile is padded with zero tokens to a size that the kernels know. A NaN or an
+//! infinity among 32 values makes all of their products NaN or infinite. A matrix that asks for precise activations
+//! gets two terms: what the first one's rounding leaves is quantised once more.
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 use crate::formats::CHUNK;
@@ -79,20 +81,27 @@ fn padded(tokens: usize) -> usize {
 }
 
 impl<'a> Quantised<'a> {
-    /// Quantises all rows of `x` into `buffer`; columns are a multiple of 32.
-    pub(super) fn new(compute: &Compute, x: Input<'_>, buffer: &'a mut ActivationBuffer) -> Self {
+    /// Quantises all rows of `x` into `buffer`, and with `precise` also what that leaves of them; columns are a
+    /// multiple of 32. The values are the sum of the terms.
+    pub(super) fn new(
+        compute: &Compute,
+        x: Input<'_>,
+        precise: bool,
+        buffer: &'a mut ActivationBuffer,
+    ) -> (Self, Option<Self>) {
         /// Values that are worth handing to another thread.
         const MIN_PARALLEL: usize = 1 << 15;
         let (num_tokens, chunks) = (x.num_tokens(), x.columns / CHUNK);
         let last = num_tokens % TILE;
         let used = (num_tokens - last + padded(last)) * chunks * TOKEN_BYTES;
         let lines = used.div_ceil(size_of::<Line>());
-        if buffer.0.len() < lines {
-            buffer.0.resize(lines, Line([0; 64]));
+        let terms = 1 + usize::from(precise);
+        if buffer.0.len() < lines * terms {
+            buffer.0.resize(lines * terms, Line([0; 64]));
         }
-        // SAFETY: lines are plain bytes, laid out without gaps, and at least as many as are used.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.0.as_mut_ptr().cast::<u8>(), used) };
-        let shared = Shared::new(&mut *bytes);
+        let (first, rest) = buffer.0.split_at_mut(lines);
+        let (first, rest) = (as_bytes(first), as_bytes(&mut rest[..lines * (terms - 1)]));
+        let shared = (Shared::new(&mut *first), precise.then(|| Shared::new(&mut *rest)));
         let fill = |token: usize| quantise_token(compute.isa(), x, token, shared);
         let tokens = num_tokens - last + padded(last);
         if x.values.len() < MIN_PARALLEL {
@@ -100,7 +109,8 @@ impl<'a> Quantised<'a> {
         } else {
             compute.parallel_for(tokens, fill);
         }
-        Self { bytes, num_tokens, chunks }
+        let term = |bytes| Self { bytes, num_tokens, chunks };
+        (term(first), precise.then(|| term(rest)))
     }
 
     pub(super) fn tiles(&self) -> impl Iterator<Item = Tile<'a>> {
@@ -113,26 +123,42 @@ impl<'a> Quantised<'a> {
     }
 }
 
-/// Writes all chunks of one token (zeros for padding) into its tile.
-fn quantise_token(isa: Isa, x: Input<'_>, token: usize, bytes: Shared<'_, u8>) {
+fn as_bytes(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: lines are plain bytes, laid out without gaps.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+}
+
+/// Writes all chunks of one token (zeros for padding) into its tile, and what they leave into the second term's.
+fn quantise_token(isa: Isa, x: Input<'_>, token: usize, (bytes, residual): (Shared<'_, u8>, Option<Shared<'_, u8>>)) {
     let (first, index) = (token / TILE * TILE, token % TILE);
     let chunks = x.columns / CHUNK;
     let padded = padded(TILE.min(x.num_tokens() - first));
     for chunk in 0..chunks {
         let start = (first * chunks + chunk * padded) * TOKEN_BYTES;
-        // SAFETY: these are this token's own bytes.
-        let values = unsafe { bytes.slice(start + index * CHUNK, CHUNK) };
-        let scale_at = start + padded * CHUNK + index * size_of::<Scale>();
-        // SAFETY: as above.
-        let scale_bytes = unsafe { bytes.slice(scale_at, size_of::<Scale>()) };
-        let scale = if token < x.num_tokens() {
-            quantise(isa, &x.row(token)[chunk * CHUNK..][..CHUNK], values)
-        } else {
-            values.fill(0);
-            Scale::default()
+        let x = (token < x.num_tokens()).then(|| &x.row(token)[chunk * CHUNK..][..CHUNK]);
+        let write = |bytes: Shared<'_, u8>, x: Option<&[f32]>, left: Option<&mut [f32; CHUNK]>| {
+            // SAFETY: these are this token's own bytes.
+            let values = unsafe { bytes.slice(start + index * CHUNK, CHUNK) };
+            let scale_at = start + padded * CHUNK + index * size_of::<Scale>();
+            // SAFETY: as above.
+            let scale_bytes = unsafe { bytes.slice(scale_at, size_of::<Scale>()) };
+            let scale = x.map_or_else(Scale::default, |x| quantise(isa, x, values));
+            if x.is_none() {
+                values.fill(0);
+            }
+            // SAFETY: the slice is as long as a scale.
+            unsafe { scale_bytes.as_mut_ptr().cast::<Scale>().write_unaligned(scale) };
+            for (left, (x, value)) in left.into_iter().flatten().zip(x.into_iter().flatten().zip(values)) {
+                *left = x - scale.d * f32::from(*value as i8);
+            }
         };
-        // SAFETY: the slice is as long as a scale.
-        unsafe { scale_bytes.as_mut_ptr().cast::<Scale>().write_unaligned(scale) };
+        let Some(residual) = residual else {
+            write(bytes, x, None);
+            continue;
+        };
+        let mut left = [0.0; CHUNK];
+        write(bytes, x, Some(&mut left));
+        write(residual, x.map(|_| left.as_slice()), None);
     }
 }
 

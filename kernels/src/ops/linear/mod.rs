@@ -79,7 +79,7 @@ impl InplaceOp2 for Linear<'_> {
             return Ok(());
         }
         let mut buffer = self.compute.activation_buffer().lock().unwrap_or_else(PoisonError::into_inner);
-        let quantised = Quantised::new(self.compute, x, &mut buffer);
+        let quantised = Quantised::new(self.compute, x, self.weight.is_precise(), &mut buffer);
         self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, Some(quantised), out));
         Ok(())
     }
@@ -87,14 +87,25 @@ impl InplaceOp2 for Linear<'_> {
 
 impl Linear<'_> {
     /// Multiplies one block of weights, in int8 where the activations were quantised and the weights are.
-    fn run_block(&self, block: &Block<'_>, x: Input<'_>, quantised: Option<Quantised<'_>>, out: Output<'_>) {
+    fn run_block(
+        &self,
+        block: &Block<'_>,
+        x: Input<'_>,
+        quantised: Option<(Quantised<'_>, Option<Quantised<'_>>)>,
+        out: Output<'_>,
+    ) {
         let out = Output { first_column: block.first_column, ..out };
         let isa = self.compute.isa();
         let kernel = int8::kernel(isa, block.part.ggml_type);
         match quantised.zip(kernel) {
             // SAFETY: the handle's instruction set was detected, the kernel is of the part's type, activations have the
             // matrix's columns, and each task has row groups of its own.
-            Some((quantised, kernel)) => unsafe { kernel(block.part, block.groups.clone(), quantised, out) },
+            Some(((quantised, residual), kernel)) => unsafe {
+                kernel(block.part, block.groups.clone(), quantised, out);
+                if let Some(residual) = residual {
+                    kernel(block.part, block.groups.clone(), residual, Output { accumulate: true, ..out });
+                }
+            },
             None => float::multiply(isa, block.part, block.groups.clone(), x, out),
         }
     }

@@ -50,6 +50,19 @@ fn products_are_near_the_plain_sum() {
     }
 }
 
+#[test]
+fn precise_activations_are_a_hundred_times_nearer() {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let compute = compute(2, None);
+    for ggml_type in GgmlType::ALL {
+        for (tokens, rows) in [(1, 9), (67, 24)] {
+            let weight = odd_matrix(&mut rng, &compute, ggml_type, rows).with_precise_activations();
+            let x = random_x(&mut rng, tokens, weight.columns());
+            assert_close(&product(&compute, &weight, &x), &reference(&compute, &weight, &x), 3e-4, ggml_type.name());
+        }
+    }
+}
+
 fn reference_compute() -> Compute {
     Compute::cpu(ComputeOptions { threads: 1, isa: None, activations: Activations::F32 }).unwrap()
 }

@@ -28,8 +28,7 @@ pub struct ConfigArgs {
     /// error, warn, info, debug, trace or a filter
     #[arg(long)]
     log_level: Option<String>,
-    /// Any other key of config.toml, such as --set engine.max_queue=10
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", help = "Any other key of config.toml, such as engine.max_queue=10")]
     set: Vec<String>,
 }
 

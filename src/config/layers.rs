@@ -112,7 +112,7 @@ fn check_file(toml: &impl Provider, path: &Path, defaults: &Dict) -> Result<(), 
             return Err(unknown(&section, &origin, defaults.keys()));
         };
         let given = value.into_dict().ok_or_else(|| ConfigError::NotASection(section.clone(), origin.clone()))?;
-        for key in given.keys().filter(|key| !known.contains_key(*key)) {
+        if let Some(key) = given.keys().find(|key| !known.contains_key(*key)) {
             return Err(unknown(&format!("{section}.{key}"), &origin, known.keys()));
         }
     }

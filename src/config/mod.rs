@@ -81,6 +81,10 @@ pub struct ServerConfig {
     pub keep_alive: Duration,
     /// Running requests get so long to finish after SIGTERM.
     pub drain: Duration,
+    /// Origins whose pages may call the API; `*` is any, none is none.
+    pub cors_origins: Vec<String>,
+    /// Names by which the server may be addressed, in lower case; none is any.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// `[model]`, resolved.

@@ -31,11 +31,21 @@ pub struct RawServer {
     pub max_body_kib: usize,
     pub keep_alive_seconds: u64,
     pub drain_seconds: u64,
+    pub cors_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for RawServer {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 8000, max_body_kib: 8192, keep_alive_seconds: 15, drain_seconds: 30 }
+        Self {
+            host: "127.0.0.1".into(),
+            port: 8000,
+            max_body_kib: 8192,
+            keep_alive_seconds: 15,
+            drain_seconds: 30,
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 

@@ -37,7 +37,20 @@ fn server(raw: &RawServer, origin: Origin) -> Result<ServerConfig, ConfigError> 
         max_body: within("server.max_body_kib", raw.max_body_kib, 1..=1 << 21, origin)? * 1024,
         keep_alive: seconds("server.keep_alive_seconds", raw.keep_alive_seconds, 1..=3600, origin)?,
         drain: seconds("server.drain_seconds", raw.drain_seconds, 0..=86_400, origin)?,
+        cors_origins: origins(&raw.cors_origins, origin)?,
+        allowed_hosts: raw.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
     })
+}
+
+fn origins(given: &[String], origin: Origin) -> Result<Vec<String>, ConfigError> {
+    let sound = |text: &String| text == "*" || text.starts_with("http://") || text.starts_with("https://");
+    match given.iter().find(|text| !sound(text) || text.ends_with('/') || !text.is_ascii()) {
+        Some(wrong) => {
+            let problem = format!("must hold origins such as https://chat.example.org, or *, not `{wrong}`");
+            Err(invalid("server.cors_origins", origin, problem))
+        }
+        None => Ok(given.to_vec()),
+    }
 }
 
 fn model(raw: RawModel, origin: Origin) -> Result<ModelSettings, ConfigError> {

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
 use super::error::ApiError;
 use super::messages;
+use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
@@ -35,7 +37,10 @@ pub async fn envelope(State(state): State<AppState>, request: Request, next: Nex
     let path = request.uri().path().to_owned();
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
 
-    let mut response = next.run(request).await;
+    let mut response = match foreign_host(&state, &request) {
+        Some(host) => ApiError::from(Problem::Host(host)).into_response(),
+        None => next.run(request).await,
+    };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         response = error.render(language);
     }
@@ -46,6 +51,18 @@ pub async fn envelope(State(state): State<AppState>, request: Request, next: Nex
     let request_id = request_id.to_str().unwrap_or_default();
     tracing::info!(request_id, %method, path, status, ms = elapsed.as_millis() as u64, "request");
     response
+}
+
+/// The name that the request uses for this server, where it is not one of those allowed. Probes may use any.
+fn foreign_host(state: &AppState, request: &Request) -> Option<String> {
+    let allowed = &state.config.allowed_hosts;
+    if allowed.is_empty() || matches!(request.uri().path(), "/health" | "/ready") {
+        return None;
+    }
+    let header = request.headers().get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let port = header.rfind(':').filter(|colon| !header[*colon..].contains(']'));
+    let host = port.map_or(header, |colon| &header[..colon]).to_ascii_lowercase();
+    (!allowed.contains(&host)).then_some(host)
 }
 
 fn put_headers(headers: &mut HeaderMap, request_id: &HeaderValue, elapsed: Duration) {

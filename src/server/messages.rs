@@ -55,6 +55,7 @@ fn english(problem: &Problem, field: &str) -> String {
             total = prompt + completion
         ),
         Problem::Template(detail) => format!("The model's chat template does not take these messages: {detail}."),
+        Problem::Host(host) => format!("This server is not to be addressed as `{host}`; its administrator says how."),
         Problem::NoModel(model) => {
             format!("The model `{model}` does not exist here; GET /v1/models lists those that do.")
         }
@@ -105,6 +106,7 @@ fn russian(problem: &Problem, field: &str) -> String {
             total = prompt + completion
         ),
         Problem::Template(detail) => format!("Шаблон чата модели не принимает эти сообщения: {detail}."),
+        Problem::Host(host) => format!("К этому серверу нельзя обращаться как `{host}`; как — знает администратор."),
         Problem::NoModel(model) => format!("Модели `{model}` здесь нет; список — GET /v1/models."),
         Problem::NoRoute(path) => format!("По адресу {path} ничего нет; что есть — см. /docs."),
         Problem::NoMethod(method) => format!("Этот адрес не принимает {method}; см. /docs."),

@@ -47,6 +47,8 @@ pub enum Problem {
     },
     /// The chat template refused the messages.
     Template(String),
+    /// The server is not to be addressed by this name.
+    Host(String),
     /// No such model.
     NoModel(String),
     /// No such route.
@@ -102,6 +104,7 @@ impl Problem {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotJsonType | Self::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SlowBody | Self::Deadline => StatusCode::REQUEST_TIMEOUT,
+            Self::Host(_) => StatusCode::FORBIDDEN,
             Self::NoModel(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded(_) | Self::Loading | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -127,6 +130,7 @@ impl Problem {
             Self::OutOfRange { .. } | Self::Invalid(_) | Self::Template(_) => "invalid_value",
             Self::NotBuilt => "unsupported_parameter",
             Self::ContextLength { .. } => "context_length_exceeded",
+            Self::Host(_) => "host_not_allowed",
             Self::NoModel(_) => "model_not_found",
             Self::NoRoute(_) => "not_found",
             Self::NoMethod(_) => "method_not_allowed",

@@ -28,6 +28,8 @@ pub struct Setup {
     pub options: EngineOptions,
     pub manifest: Manifest,
     pub max_body: usize,
+    pub cors_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     pub keep_alive: Duration,
     pub timeout: Duration,
     pub tokenizer: Arc<Tokenizer>,
@@ -59,6 +61,8 @@ impl Setup {
             },
             manifest: Manifest::default(),
             max_body: 64 * 1024,
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             keep_alive: Duration::from_secs(15),
             timeout: Duration::from_secs(60),
             tokenizer,
@@ -107,6 +111,8 @@ impl Setup {
             max_body: self.max_body,
             keep_alive: self.keep_alive,
             drain: Duration::from_secs(1),
+            cors_origins: self.cors_origins,
+            allowed_hosts: self.allowed_hosts,
         };
         let state = AppState::new(config, 4, metrics.clone());
         let mock = self.mock.clone();

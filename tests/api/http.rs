@@ -65,6 +65,12 @@ pub async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&st
     parse(&read_to_end(open(address, method, path, headers, body).await).await)
 }
 
+/// The status of `/v1/models` when the server is addressed as `host`.
+pub async fn addressed_as(address: SocketAddr, host: &str) -> u16 {
+    let request = format!("GET /v1/models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    parse(&read_to_end(write(address, request.into_bytes()).await).await).status
+}
+
 /// Sends a request and leaves the reading to the caller.
 pub async fn open(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
@@ -73,7 +79,10 @@ pub async fn open(address: SocketAddr, method: &str, path: &str, headers: &[(&st
         head += &format!("{name}: {value}\r\n");
     }
     head += "\r\n";
-    let bytes = [head.as_bytes(), body].concat();
+    write(address, [head.as_bytes(), body].concat()).await
+}
+
+async fn write(address: SocketAddr, bytes: Vec<u8>) -> TcpStream {
     let write = move || {
         let mut stream = TcpStream::connect(address).unwrap();
         // A refused body may close the connection early.

@@ -7,7 +7,7 @@ use steppe::server::ApiDoc;
 use utoipa::OpenApi as _;
 
 use crate::harness::{MODEL, Setup, ask, with};
-use crate::http::{get, post, send};
+use crate::http::{addressed_as, get, post, send};
 
 #[tokio::test]
 async fn health_is_there_at_once_and_ready_only_with_the_model() {
@@ -168,4 +168,38 @@ async fn the_page_works_without_a_network() {
         }
     }
     assert!(assets >= 3);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_shut_out_unless_configured() {
+    let preflight = [("origin", "https://a.example"), ("access-control-request-method", "POST")];
+    let closed = Setup::new().start().await;
+    let reply = send(closed.address, "OPTIONS", "/v1/chat/completions", &preflight, b"").await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (405, None));
+
+    let mut setup = Setup::new();
+    setup.cors_origins = vec!["https://a.example".into()];
+    let open = setup.start().await;
+    let reply = send(open.address, "OPTIONS", "/v1/chat/completions", &preflight, b"").await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, Some("https://a.example")));
+    let reply = send(open.address, "GET", "/nowhere", &[("origin", "https://a.example")], b"").await;
+    assert_eq!(reply.header("access-control-allow-origin"), Some("https://a.example"));
+    assert!(reply.header("access-control-expose-headers").unwrap().contains("x-request-id"));
+    let reply = send(open.address, "GET", "/health", &[("origin", "https://b.example")], b"").await;
+    assert_eq!(reply.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn only_allowed_names_lead_here() {
+    let mut setup = Setup::new();
+    setup.allowed_hosts = vec!["llm.example".into()];
+    let server = setup.start().await;
+    let reply = get(server.address, "/v1/models").await;
+    assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (403, Some("host_not_allowed")));
+    assert_eq!(get(server.address, "/ready").await.status, 200);
+    for (host, status) in
+        [("LLM.example:8000", 200), ("llm.example", 200), ("llm.example.evil", 403), ("[::1]:8000", 403)]
+    {
+        assert_eq!(addressed_as(server.address, host).await, status, "{host}");
+    }
 }

@@ -254,6 +254,7 @@ pub struct ChatChunk {
     /// Only with `include_usage`: null until the last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usage>)]
+    #[expect(clippy::option_option, reason = "absent, null and present are three things on the wire")]
     pub usage: Option<Option<Usage>>,
 }
 

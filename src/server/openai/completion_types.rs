@@ -115,6 +115,7 @@ pub struct Completion {
     /// Tokens used. In a stream only with `include_usage`: null until the last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usage>)]
+    #[expect(clippy::option_option, reason = "absent, null and present are three things on the wire")]
     pub usage: Option<Option<Usage>>,
 }
 

@@ -37,7 +37,7 @@ pub async fn completions(
     let count = choices.saturating_mul(body.requests.len());
     state.check_choices(if choices > 1 { "n" } else { "prompt" }, count)?;
     let refused = |error| refusal(error, "prompt");
-    let echo = if body.echo { Some(prompt_texts(&generator, &body)) } else { None };
+    let echo = if body.echo { Some(prompt_texts(generator, &body)) } else { None };
     let with_logprobs = body.requests.first().is_some_and(|request| request.logprobs.is_some());
     let mut prepared = Vec::with_capacity(body.requests.len());
     for request in body.requests {
@@ -112,6 +112,7 @@ impl Style {
         self.echo.as_ref().map(|prompts| prompts[index / self.choices].clone()).unwrap_or_default()
     }
 
+    #[expect(clippy::option_option, reason = "absent, null and present are three things on the wire")]
     fn answer(&self, choices: Vec<CompletionChoice>, usage: Option<Option<Usage>>) -> Completion {
         Completion {
             id: self.head.id.clone(),

@@ -1,5 +1,6 @@
 //! A client that sees every byte: one request per connection, chunked bodies put together.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
@@ -34,13 +35,9 @@ impl Reply {
         frames
             .filter_map(|frame| {
                 assert!(!frame.contains('\n'), "a frame of more than one line: {frame:?}");
-                match frame.strip_prefix("data: ") {
-                    Some(data) => Some(data.to_owned()),
-                    None => {
-                        assert!(frame.starts_with(": "), "neither data nor comment: {frame:?}");
-                        None
-                    }
-                }
+                let data = frame.strip_prefix("data: ").map(str::to_owned);
+                assert!(data.is_some() || frame.starts_with(": "), "neither data nor comment: {frame:?}");
+                data
             })
             .collect()
     }
@@ -74,9 +71,9 @@ pub async fn addressed_as(address: SocketAddr, host: &str) -> u16 {
 /// Sends a request and leaves the reading to the caller.
 pub async fn open(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
-    head += &format!("content-length: {}\r\n", body.len());
+    write!(head, "content-length: {}\r\n", body.len()).unwrap();
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     head += "\r\n";
     write(address, [head.as_bytes(), body].concat()).await

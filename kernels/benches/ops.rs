@@ -4,9 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{DType, Device, Tensor};
+use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use divan::{Bencher, black_box};
 use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvLayer, RopeStyle, RopeTable, Span};
 
 const HIDDEN: usize = 576;
@@ -29,10 +31,20 @@ fn random(rows: usize, columns: usize) -> Tensor {
     Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
 }
 
+/// A job of one task per thread in which every task waits for all others to have started.
 #[divan::bench]
 fn fork_join(bencher: Bencher) {
     let compute = compute();
-    bencher.bench_local(|| compute.parallel_for(2, |i| _ = black_box(i)));
+    let threads = compute.threads();
+    bencher.bench_local(|| {
+        let started = AtomicUsize::new(0);
+        compute.parallel_for(threads, |_| {
+            started.fetch_add(1, Ordering::AcqRel);
+            while started.load(Ordering::Acquire) < threads {
+                std::hint::spin_loop();
+            }
+        });
+    });
 }
 
 #[divan::bench(args = ROWS)]

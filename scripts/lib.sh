@@ -104,18 +104,18 @@ PYTHON
 }
 
 # start_server ARGUMENT…: `steppe serve` on a free port, ready when this returns. Sets server (its process id) and
-# STEPPE_URL; the server ends with the shell that started it at the latest.
+# SERVER_URL; the server ends with the shell that started it at the latest.
 start_server() {
   local port
   port=$(free_port)
   server_log=$(mktemp)
   server_data=$(mktemp -d)
-  export STEPPE_URL=http://127.0.0.1:$port
+  export SERVER_URL=http://127.0.0.1:$port
   STEPPE_DATA_DIR=$server_data "$(binary)" serve --host 127.0.0.1 --port "$port" "$@" >"$server_log" 2>&1 &
   server=$!
-  export STEPPE_PID=$server
+  export SERVER_PID=$server
   trap 'kill -KILL "$server" 2>/dev/null || true; rm -rf "$server_log" "$server_data"' EXIT
-  wait_ready "$STEPPE_URL/ready" "$server" 120 || { tail -n 30 "$server_log"; return 1; }
+  wait_ready "$SERVER_URL/ready" "$server" 120 || { tail -n 30 "$server_log"; return 1; }
 }
 
 # stop_server: SIGTERM; the server must then end by itself, with status 0, within 40 seconds.

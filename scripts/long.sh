@@ -14,7 +14,7 @@ kill_loop() {
   local round load
   for round in $(seq "${KILL_ROUNDS:-20}"); do
     start_server --model "$MODEL"
-    python3 tests/sdk/press.py "$STEPPE_URL" >/dev/null 2>&1 &
+    python3 tests/sdk/press.py "$SERVER_URL" >/dev/null 2>&1 &
     load=$!
     sleep "0.$((RANDOM % 900 + 100))"
     if [ $((round % 2)) = 0 ]; then
@@ -30,7 +30,7 @@ kill_loop() {
 
 # Every fuzz body for longer, from new seeds.
 fuzz() {
-  STEPPE_FUZZ_SECONDS=${FUZZ_SECONDS:-120} cargo test --release --locked --test fuzz
+  FUZZ_SECONDS=${FUZZ_SECONDS:-120} cargo test --release --locked --test fuzz
 }
 
 peers() {

@@ -1,4 +1,4 @@
-//! Every fuzz body from new seeds each time: a second each here, `STEPPE_FUZZ_SECONDS` in `scripts/test --long`. What is
+//! Every fuzz body from new seeds each time: a second each here, `FUZZ_SECONDS` in `scripts/test --long`. What is
 //! found is written to a file and belongs into the body's corpus, which other tests replay.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -11,7 +11,7 @@ use models::{Architecture, Recipe};
 
 fn fuzz(target: &str, body: fn(&[u8]), seeds: &[Vec<u8>]) {
     assert!(!seeds.is_empty());
-    let seconds = std::env::var("STEPPE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
     let end = Instant::now() + Duration::from_secs_f64(seconds);
     let mut rng = fastrand::Rng::new();
     while Instant::now() < end {

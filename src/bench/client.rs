@@ -21,7 +21,7 @@ pub struct ClientOptions {
     pub timeout: Duration,
 }
 
-/// Sends requests; connections are kept and used again.
+/// Sends requests, each over a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
     agent: ureq::Agent,
@@ -137,6 +137,8 @@ impl Client {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(options.timeout))
+            // A kept connection may be closed by the server just as the next request goes out.
+            .max_idle_connections(0)
             .build()
             .into();
         Self { agent, endpoint, options }
@@ -198,7 +200,7 @@ pub(super) fn read_stream(
         let Some(data) = line.strip_prefix("data:").map(str::trim) else { continue };
         if data == "[DONE]" {
             done = true;
-            continue; // to the end of the body, so that the connection can be used again
+            continue;
         }
         answer.take(data, on_chunk)?;
     }

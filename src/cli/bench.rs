@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, default_value = "default")]
     model: String,
     /// Key or token for the Authorization header
-    #[arg(long, env = "STEPPE_API_KEY", hide_env_values = true)]
+    #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
     /// Requests in flight; several numbers are measured in turn, such as 1,4,16
     #[arg(long, value_delimiter = ',', default_value = "1")]

@@ -9,7 +9,7 @@ import urllib.request
 
 import openai
 
-URL = os.environ["STEPPE_URL"]
+URL = os.environ["SERVER_URL"]
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0, timeout=120)
 

@@ -10,7 +10,7 @@ import time
 from server import client, metric, user, wait_until
 
 MODEL = "default"
-PID = int(os.environ["STEPPE_PID"])
+PID = int(os.environ["SERVER_PID"])
 WORDS = "steppe river wind grass horse night star fire song road stone rain bread friend letter winter".split()
 
 

@@ -14,11 +14,11 @@ def ask(text, **options):
 
 class Chat(unittest.TestCase):
     def test_answers(self):
-        answer = ask("What is the capital of France?")
+        answer = ask("Repeat after me: the steppe is wide.")
         choice = answer.choices[0]
         self.assertEqual(answer.object, "chat.completion")
         self.assertEqual(choice.message.role, "assistant")
-        self.assertIn("Paris", choice.message.content)
+        self.assertIn("steppe", choice.message.content)
         self.assertIn(choice.finish_reason, ("stop", "length"))
         self.assertTrue(answer.system_fingerprint)
         usage = answer.usage

@@ -16,7 +16,7 @@ def ask(text="Say yes.", **options):
 
 
 class Errors(unittest.TestCase):
-    def assert_bad(self, param, code=None, **options):
+    def assert_bad(self, param, code="invalid_value", **options):
         with self.assertRaises(openai.BadRequestError) as raised:
             ask(**options)
         error = raised.exception
@@ -35,9 +35,9 @@ class Errors(unittest.TestCase):
         self.assertEqual(raised.exception.param, "messages")
 
     def test_what_is_not_built_is_refused_by_name(self):
-        self.assert_bad("tools", tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}])
-        self.assert_bad("response_format", response_format={"type": "json_object"})
-        self.assert_bad("guided_regex", extra_body={"guided_regex": "a+"})
+        self.assert_bad("tools", "unsupported_parameter", tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}])
+        self.assert_bad("response_format", "unsupported_parameter", response_format={"type": "json_object"})
+        self.assert_bad("guided_regex", "unsupported_parameter", extra_body={"guided_regex": "a+"})
 
     def test_unknown_and_newer_fields_are_taken(self):
         answer = ask(extra_body={"no_such_field": 1, "service_tier": "auto", "metadata": {"a": "b"}, "user": "anna"})

@@ -42,7 +42,11 @@ pub async fn envelope(State(state): State<AppState>, request: Request, next: Nex
         None => next.run(request).await,
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        response = error.render(language);
+        // What inner layers have said, such as who may read this, stays.
+        let (mut head, _) = response.into_parts();
+        let (rendered, body) = error.render(language).into_parts();
+        head.headers.extend(rendered.headers);
+        response = Response::from_parts(head, body);
     }
     let elapsed = started.elapsed();
     put_headers(response.headers_mut(), &request_id, elapsed);

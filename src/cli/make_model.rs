@@ -46,6 +46,9 @@ pub struct Args {
     /// Longest context
     #[arg(long)]
     context: Option<usize>,
+    /// A Hugging Face tokenizer.json to take the vocabulary from [default: the 256 bytes and a few merges]
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
     /// Seed of the weights; the same options and seed give the same bytes
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -98,6 +101,11 @@ impl Args {
         model.recipe = recipe;
         model.seed = self.seed;
         let config = &mut model.config;
+        if let Some(tokenizer) = &self.tokenizer {
+            let beside = tokenizer.with_file_name("tokenizer_config.json");
+            model.vocabulary = models::read_tokenizer_json(tokenizer, Some(&beside))?;
+            config.vocab_size = config.vocab_size.max(model.vocabulary.tokens.len());
+        }
         let set = |target: &mut usize, given: Option<usize>| *target = given.unwrap_or(*target);
         set(&mut config.num_layers, self.layers);
         set(&mut config.hidden_size, self.hidden);

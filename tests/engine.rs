@@ -1,5 +1,7 @@
 //! The whole engine on the demo model: the same tokens whatever runs beside a request, and what batching is worth.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "figures for the reader")]
+#![expect(clippy::await_holding_lock, reason = "a test holds the machine while it measures")]
 
 use std::{
     path::PathBuf,

@@ -280,7 +280,9 @@ mod tests {
         let pool = BlockPool::new(3);
         let blocks: Vec<Block> = (0..3).map(|_| pool.take_free().unwrap()).collect();
         let ids: Vec<BlockId> = blocks.iter().map(Block::id).collect();
-        ids.iter().for_each(|&id| pool.set_retain(id, true));
+        for &id in &ids {
+            pool.set_retain(id, true);
+        }
         drop(blocks);
         assert_eq!((pool.num_retained(), pool.num_available()), (3, 3));
         drop(pool.share(ids[0]));

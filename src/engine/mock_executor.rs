@@ -175,7 +175,7 @@ impl Executor for MockExecutor {
     }
 }
 
-/// One round of SplitMix64 (Steele, Lea and Flood 2014) over hash and token.
+/// One round of `SplitMix64` (Steele, Lea and Flood 2014) over hash and token.
 fn mix(hash: u64, token: u32) -> u64 {
     let mut z = hash.wrapping_add(u64::from(token) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -38,7 +38,7 @@ struct RunningSequence {
 #[derive(Debug)]
 pub struct Logits {
     /// f32 `(rows.len(), vocab_size)`.
-    logits: Tensor,
+    values: Tensor,
     rows: Vec<Row>,
     sequences: Vec<SequenceStep>,
 }
@@ -150,11 +150,11 @@ impl Executor for ModelRunner {
         };
         self.return_block_tables(batch);
         let (logits, rows) = logits?;
-        Ok(Logits { logits, rows, sequences: batch.sequences.clone() })
+        Ok(Logits { values: logits, rows, sequences: batch.sequences.clone() })
     }
 
     fn collect(&mut self, ticket: Logits) -> anyhow::Result<StepOutput> {
-        let Logits { logits, rows, sequences } = ticket;
+        let Logits { values: logits, rows, sequences } = ticket;
         let outcomes: Vec<OnceLock<Result<Outcome, NotFinite>>> = rows.iter().map(|_| OnceLock::new()).collect();
         if !rows.is_empty() {
             let (num_rows, vocab_size) = logits.dims2()?;
@@ -199,7 +199,9 @@ impl Executor for ModelRunner {
 impl ModelRunner {
     fn push_tokens(&mut self, slot: usize, tokens: &[SampledToken]) {
         if let Some(Some(sequence)) = self.sequences.get_mut(slot) {
-            tokens.iter().for_each(|token| sequence.sampler.push(token.id));
+            for token in tokens {
+                sequence.sampler.push(token.id);
+            }
         }
     }
 }

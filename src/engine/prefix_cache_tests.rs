@@ -125,7 +125,9 @@ fn two_who_compute_the_same_keep_one_copy() {
     cache.claim(&mut first, prefix(&text), 1, 0);
     cache.claim(&mut second, prefix(&text), 2, 1);
     let mut tables = [BlockTable::default(), BlockTable::default()];
-    tables.iter_mut().for_each(|table| table.push(cache.allocate().unwrap()));
+    for table in &mut tables {
+        table.push(cache.allocate().unwrap());
+    }
     cache.complete(&mut second, prefix(&text), &tables[1]);
     cache.complete(&mut first, prefix(&text), &tables[0]);
     cache.abandon(&mut first, 1);

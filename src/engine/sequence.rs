@@ -129,10 +129,7 @@ impl Sequence {
 
     /// Blocks that prefix hits may provide: at least one token is left to compute.
     pub fn max_hit_blocks(&self) -> usize {
-        match self.wants_prompt_logprobs() {
-            true => 0,
-            false => (self.token_ids.len() - 1) / BLOCK_SIZE,
-        }
+        if self.wants_prompt_logprobs() { 0 } else { (self.token_ids.len() - 1) / BLOCK_SIZE }
     }
 
     /// Whether log-probabilities of the prompt are still to be told.

@@ -158,7 +158,7 @@ mod tests {
         for round in 0..300 {
             let len = random.usize(1..400);
             let levels = [2, 30, 1_000_000][round % 3];
-            let weight = |random: &mut fastrand::Rng| (random.u32(1..levels + 1)) as f32;
+            let weight = |random: &mut fastrand::Rng| (random.u32(1..=levels)) as f32;
             let all: Vec<Candidate> = (0..len as u32).map(|id| Candidate::new(id, weight(&mut random))).collect();
             let share = random.f32() * 0.998 + 0.001;
             let mut kept = all.clone();

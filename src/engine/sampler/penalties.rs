@@ -19,7 +19,7 @@ pub(super) struct TokenCounts {
 impl TokenCounts {
     /// Counts for these parameters, or none if no penalty asks for them.
     pub fn new(params: &SamplingParams, prompt: &[u32], output: &[u32]) -> Option<Self> {
-        let repetition = params.repetition_penalty != 1.0;
+        let repetition = (params.repetition_penalty - 1.0).abs() > 0.0;
         if !repetition && params.frequency_penalty == 0.0 && params.presence_penalty == 0.0 {
             return None;
         }
@@ -27,7 +27,9 @@ impl TokenCounts {
         if repetition {
             counts.counts.extend(prompt.iter().map(|&id| (id, 0)));
         }
-        output.iter().for_each(|&id| counts.add(id));
+        for &id in output {
+            counts.add(id);
+        }
         Some(counts)
     }
 

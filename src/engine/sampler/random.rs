@@ -3,7 +3,7 @@
 
 /// The draw for the `index`-th token of an answer with this seed: uniform in `[0, 1)`, 53 bits.
 ///
-/// Two rounds of the SplitMix64 finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+/// Two rounds of the `SplitMix64` finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 /// 2014) over seed and index.
 pub(super) fn uniform(seed: u64, index: usize) -> f64 {
     let bits = finalise(finalise(seed.wrapping_add(GOLDEN)) ^ (index as u64).wrapping_mul(GOLDEN));

@@ -37,10 +37,7 @@ impl CostModel {
     pub fn prompt_tokens(&self, has_streams: bool) -> usize {
         let known = self.largest * 2;
         let Some(per_token) = self.per_token else { return known };
-        let room = match has_streams {
-            true => self.limit - self.streams.unwrap_or(0.0),
-            false => self.limit * UNATTENDED,
-        };
+        let room = if has_streams { self.limit - self.streams.unwrap_or(0.0) } else { self.limit * UNATTENDED };
         let tokens = (room / per_token.max(1e-9)).max(0.0) as usize;
         tokens.min(known).max(BLOCK_SIZE)
     }

@@ -34,7 +34,14 @@ pub(super) struct FairQueue<T> {
     accounts: HashMap<u64, Account>,
     len: usize,
     num_joined: u64,
+    /// The least service of a user who is here, as long as nobody was served or left.
+    least: Option<Service>,
+    /// Accounts at which those of users long gone are dropped.
+    prune_at: usize,
 }
+
+/// Accounts that are always kept.
+const FEW_ACCOUNTS: usize = 64;
 
 #[derive(Debug)]
 struct Class<T> {
@@ -55,7 +62,14 @@ struct Account {
 
 impl<T: Queued> FairQueue<T> {
     pub fn new() -> Self {
-        Self { classes: BTreeMap::new(), accounts: HashMap::new(), len: 0, num_joined: 0 }
+        Self {
+            classes: BTreeMap::new(),
+            accounts: HashMap::new(),
+            len: 0,
+            num_joined: 0,
+            least: None,
+            prune_at: FEW_ACCOUNTS,
+        }
     }
 
     /// Requests that wait.
@@ -67,12 +81,12 @@ impl<T: Queued> FairQueue<T> {
     pub fn join(&mut self, item: T) {
         let user = item.user();
         if self.accounts.get(&user).is_none_or(|account| account.inside == 0) {
-            let least = self.accounts.values().filter(|account| account.inside > 0).map(|account| account.service);
-            let least = least.min().unwrap_or(0);
+            let least = self.least();
             self.num_joined += 1;
             let joined = self.num_joined;
             let account = self.accounts.entry(user).or_insert(Account { service: 0, inside: 0, joined });
-            account.service = account.service.max(least);
+            account.service = account.service.max(least.unwrap_or(0));
+            self.least = least.or(Some(account.service));
             account.joined = joined;
         }
         if let Some(account) = self.accounts.get_mut(&user) {
@@ -96,23 +110,30 @@ impl<T: Queued> FairQueue<T> {
         self.len += 1;
     }
 
+    /// The least service of a user who is here.
+    fn least(&mut self) -> Option<Service> {
+        let here = || self.accounts.values().filter(|account| account.inside > 0).map(|account| account.service);
+        self.least = self.least.or_else(|| here().min());
+        self.least
+    }
+
     /// A request that joined has ended.
     pub fn leave(&mut self, user: u64) {
         if let Some(account) = self.accounts.get_mut(&user) {
             account.inside -= 1;
         }
-        // Whoever is gone and not ahead of those who are here would start level with them anyway.
-        if self.accounts.len() > 64
-            && self.accounts.values().filter(|account| account.inside > 0).count() * 2 < self.accounts.len()
-        {
-            let here = self.accounts.values().filter(|account| account.inside > 0);
-            let least = here.map(|account| account.service).min().unwrap_or(Service::MAX);
+        self.least = None;
+        if self.accounts.len() >= self.prune_at {
+            // Whoever is gone and not ahead of those who are here would start level with them anyway.
+            let least = self.least().unwrap_or(Service::MAX);
             self.accounts.retain(|_, account| account.inside > 0 || account.service > least);
+            self.prune_at = FEW_ACCOUNTS.max(2 * self.accounts.len());
         }
     }
 
     /// Notes that a user was served so many tokens.
     pub fn charge(&mut self, user: u64, weight: u32, tokens: usize) {
+        self.least = None;
         if let Some(account) = self.accounts.get_mut(&user) {
             account.service += service(tokens, weight);
         }
@@ -161,9 +182,10 @@ impl<T: Queued> FairQueue<T> {
         for waiting in self.classes.values_mut().flat_map(|class| class.users.values_mut()) {
             let mut index = 0;
             while index < waiting.len() {
-                match remove(&waiting[index]) {
-                    true => removed.extend(waiting.remove(index)),
-                    false => index += 1,
+                if remove(&waiting[index]) {
+                    removed.extend(waiting.remove(index));
+                } else {
+                    index += 1;
                 }
             }
         }

@@ -30,6 +30,7 @@ pub(super) struct Scheduler {
     cache: PrefixCache,
     queue: FairQueue<Box<Sequence>>,
     /// Waiting for a block that a running sequence computes.
+    #[expect(clippy::vec_box, reason = "sequences move between slots, queue and this without being copied")]
     awaiting: Vec<Box<Sequence>>,
     /// Running sequences by slot.
     slots: Vec<Option<Box<Sequence>>>,
@@ -41,7 +42,11 @@ pub(super) struct Scheduler {
     pace: Pace,
     stats: EngineStats,
     num_arrivals: u64,
+    swept_queue_at: Option<Instant>,
 }
+
+/// How often the queue is looked through for requests that nobody waits for any more.
+const QUEUE_SWEEP: Duration = Duration::from_millis(20);
 
 /// How quickly requests get through, for telling newcomers their wait.
 #[derive(Debug, Default)]
@@ -78,6 +83,7 @@ impl Scheduler {
             pace: Pace::default(),
             stats: EngineStats { kv_blocks: options.num_blocks, ..EngineStats::default() },
             num_arrivals: 0,
+            swept_queue_at: None,
             options,
         }
     }
@@ -204,6 +210,11 @@ impl Scheduler {
                 _ => {}
             }
         }
+        // Those who wait own nothing: a moment later will do.
+        if self.swept_queue_at.is_some_and(|last| now.saturating_duration_since(last) < QUEUE_SWEEP) {
+            return;
+        }
+        self.swept_queue_at = Some(now);
         let is_over = |sequence: &Sequence| sequence.is_cancelled() || sequence.is_late(now);
         let mut over = self.queue.extract(|sequence| is_over(sequence));
         over.extend(self.awaiting.extract_if(.., |sequence| is_over(sequence)));

@@ -97,6 +97,11 @@ impl Scheduler {
     pub(super) fn next_newcomer(&mut self) -> Option<Turn> {
         loop {
             let sequence = self.queue.peek()?;
+            if sequence.is_cancelled() {
+                let user = self.queue.pop()?.user;
+                self.queue.leave(user);
+                continue;
+            }
             let found = self.cache.lookup(sequence.prefix(), sequence.max_hit_blocks(), sequence.priority);
             let Some(node) = found.awaits else {
                 let (priority, user, id) = (sequence.priority, sequence.user, sequence.id);

@@ -261,12 +261,12 @@ impl Client {
     }
 
     pub fn time_to_first_token(&self) -> Duration {
-        self.token_times[0] - self.submitted
+        self.token_times[0].saturating_sub(self.submitted)
     }
 
     /// The longest time between two tokens within a span of time.
     pub fn worst_gap(&self, from: Duration, to: Duration) -> Duration {
         let gaps = self.token_times.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
-        gaps.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        gaps.map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
     }
 }

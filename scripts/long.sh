@@ -8,7 +8,7 @@ soak() {
   stop_server
 }
 
-# Starts the server again and again on one data directory and ends it at a random moment under load. SIGTERM must drain
+# Starts the server again and again and ends it at a random moment under load. SIGTERM must drain
 # and end with status 0; after SIGKILL the next start must be as good as the first.
 kill_loop() {
   local round load

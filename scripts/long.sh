@@ -33,6 +33,11 @@ fuzz() {
   FUZZ_SECONDS=${FUZZ_SECONDS:-120} cargo test --release --locked --test fuzz
 }
 
+# Tests that measure times: ignored elsewhere, for they need a machine that has nothing else to do.
+timings() {
+  cargo test --release --workspace --locked -- --ignored --test-threads 1
+}
+
 peers() {
   ROUNDS=1 scripts/bench-serve
 }
@@ -40,4 +45,5 @@ peers() {
 step "Soak" soak
 step "Kill loop" kill_loop
 step "Fuzzing" fuzz
+step "Timings" timings
 step "Peers" peers

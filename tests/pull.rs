@@ -1,4 +1,4 @@
-//! `steppe pull` against a hub on this machine: the real program, HF_ENDPOINT, broken connections and wrong bytes.
+//! `steppe pull` against a hub on this machine: the real program, `HF_ENDPOINT`, broken connections and wrong bytes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
@@ -134,8 +134,7 @@ fn refused(output: &Output, here: &Path) -> String {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let visible = |entry: &std::fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
     let left = std::fs::read_dir(here.join("weights"))
-        .map(|entries| entries.map(Result::unwrap).filter(visible).count())
-        .unwrap_or(0);
+        .map_or(0, |entries| entries.map(Result::unwrap).filter(visible).count());
     assert_eq!(left, 0, "something was installed");
     String::from_utf8(output.stderr.clone()).unwrap()
 }

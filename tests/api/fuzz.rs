@@ -1,4 +1,5 @@
-//! Request bodies mutated at random, from seeds that reach every field. The same seed gives the same bodies.
+//! Request bodies mutated at random, from seeds that reach every field. The same seed gives the same bodies; the long
+//! loops are in `tests/fuzz.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -40,8 +41,7 @@ fn mutated_bodies_are_read_or_refused() {
         request_body(seed.as_bytes());
     }
     let mut random = fastrand::Rng::with_seed(20_261_122);
-    let long = std::env::var_os("STEPPE_TEST_LONG").is_some();
-    let until = Instant::now() + Duration::from_secs(if long { 300 } else { 3 });
+    let until = Instant::now() + Duration::from_secs(2);
     let mut body = Vec::new();
     for round in 0_u64.. {
         if round % 64 == 0 && Instant::now() > until {

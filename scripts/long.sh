@@ -1,9 +1,10 @@
 # What `scripts/test --long` adds. Sourced by scripts/test: uses its step, logs and summary.
 
-# Ten minutes of mixed requests, some given up: nothing fails, memory is flat, every block comes back.
+# Ten minutes of mixed requests, some given up: nothing fails, memory is flat, every block comes back. The KV cache is
+# small, so that the prefix cache has filled it (and its pages are resident) long before the first look at the memory.
 soak() {
   need_python sdk openai==3.54.0
-  start_server --model "$MODEL"
+  start_server --model "$MODEL" --set engine.kv_cache_mib=256
   "$CACHE/venv-sdk/bin/python" tests/sdk/soak.py --seconds "${SOAK_SECONDS:-600}"
   stop_server
 }

@@ -209,15 +209,17 @@ async fn a_long_prompt_does_not_stall_a_stream_beyond_the_limit() {
             if token < 10 || !matches!(event, TokenEvent::Token { .. }) {
                 continue;
             }
-            if token < 40 {
-                step = step.max(gap);
-            } else if token == 40 {
-                let prompt = (0..2048).map(|i| 1000 + (i * 7 + attempt * 5000) % 30_000).collect();
-                long = Some(tokio::spawn(answer(engine.submit(request(prompt, 2)).unwrap())));
-            } else {
-                worst = worst.max(gap);
-                if long.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                    break;
+            match token {
+                0..40 => step = step.max(gap),
+                40 => {
+                    let prompt = (0..2048).map(|i| 1000 + (i * 7 + attempt * 5000) % 30_000).collect();
+                    long = Some(tokio::spawn(answer(engine.submit(request(prompt, 2)).unwrap())));
+                }
+                _ => {
+                    worst = worst.max(gap);
+                    if long.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                        break;
+                    }
                 }
             }
         }

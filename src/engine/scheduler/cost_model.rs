@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use kernels::BLOCK_SIZE;
-
 /// Without running streams a step may take so many times the limit: nobody stands still, but newcomers wait for it.
 const UNATTENDED: f64 = 2.0;
 /// Prompt tokens that the first steps try, before anything is known.
 const FIRST_CHUNK: usize = 64;
+/// Prompt tokens that a step always has room for: prompts get on even where streams alone use up the limit. So few
+/// more rows cost a step that reads all weights next to nothing.
+const LEAST_CHUNK: usize = 8;
 
 /// An estimate of step time: one part for the running streams together, one per prompt token.
 ///
@@ -39,7 +40,7 @@ impl CostModel {
         let Some(per_token) = self.per_token else { return known };
         let room = if has_streams { self.limit - self.streams.unwrap_or(0.0) } else { self.limit * UNATTENDED };
         let tokens = (room / per_token.max(1e-9)).max(0.0) as usize;
-        tokens.min(known).max(BLOCK_SIZE)
+        tokens.min(known).max(LEAST_CHUNK)
     }
 
     /// Learns from a step.
@@ -52,7 +53,7 @@ impl CostModel {
         let streams = if num_streams > 0 { self.streams.unwrap_or(0.0) } else { 0.0 };
         let per_token = (elapsed - streams).max(0.0) / num_prompt_tokens as f64;
         // A few tokens say little about many: their share of the fixed cost is not theirs.
-        if num_prompt_tokens >= BLOCK_SIZE.min(self.largest) {
+        if num_prompt_tokens >= LEAST_CHUNK {
             self.largest = self.largest.max(num_prompt_tokens);
             self.per_token = Some(self.per_token.map_or(per_token, |known| {
                 let rate = if per_token > known { 0.7 } else { 0.2 };

@@ -54,7 +54,7 @@ enum Command {
 impl Command {
     fn run(self, lang: Lang) -> anyhow::Result<()> {
         match self {
-            Self::Serve(args) => args.run(),
+            Self::Serve(args) => args.run(lang),
             Self::CheckConfig(args) => args.run(),
             Self::Pull(args) => args.run(lang),
             Self::Import(args) => args.run(lang),

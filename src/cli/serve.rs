@@ -1,7 +1,8 @@
 //! `steppe serve`: load the model and serve it until told to stop.
 
 use super::config_args::ConfigArgs;
-use crate::startup;
+use crate::lang::Lang;
+use crate::startup::{self, Report};
 
 /// Arguments of `steppe serve`.
 #[derive(Debug, clap::Args)]
@@ -12,7 +13,7 @@ pub struct Args {
 
 impl Args {
     /// Runs until SIGTERM or SIGINT.
-    pub fn run(self) -> anyhow::Result<()> {
-        startup::serve(self.config.load()?.config)
+    pub fn run(self, lang: Lang) -> anyhow::Result<()> {
+        startup::serve(self.config.load()?.config, Report::new(lang))
     }
 }

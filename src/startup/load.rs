@@ -9,7 +9,7 @@ use models::{KvCache, Model, ModelFile};
 
 use super::machine::Machine;
 use super::sizes::Sizes;
-use super::{model, report};
+use super::{Report, model};
 use crate::config::Config;
 use crate::engine::{
     CacheScope, Engine, EngineHandle, EngineOptions, EngineRequest, ModelRunner, SamplingParams, TokenEvent,
@@ -21,15 +21,15 @@ use crate::telemetry::Metrics;
 ///
 /// # Errors
 /// When the model cannot be found, read, fitted into memory or run.
-pub async fn load(config: &Config, machine: Machine, metrics: Metrics) -> anyhow::Result<Generator> {
+pub async fn load(config: &Config, machine: Machine, metrics: Metrics, report: Report) -> anyhow::Result<Generator> {
     let settings = config.clone();
-    let started = tokio::task::spawn_blocking(move || start(&settings, &machine, &metrics)).await;
+    let started = tokio::task::spawn_blocking(move || start(&settings, &machine, &metrics, report)).await;
     let generator = started.context("loading was interrupted")??;
     warm_up(generator.engine()).await?;
     Ok(generator)
 }
 
-fn start(config: &Config, machine: &Machine, metrics: &Metrics) -> anyhow::Result<Generator> {
+fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Generator> {
     let compute = Compute::cpu(ComputeOptions {
         threads: config.engine.threads.unwrap_or(machine.cores),
         isa: config.engine.isa,
@@ -39,8 +39,8 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics) -> anyhow::Resul
     let sizes = Sizes::new(&file, &config.model, &config.engine, machine)?;
     let options = sizes.options.clone();
     let served = model::describe(&file, &config.model, options.max_context)?;
-    report::say(&report::found(machine, &compute, &file, &served, &file.config()?));
-    report::say(&report::plan(&sizes));
+    report.found(machine, &compute, &file, &served, &file.config()?);
+    report.plan(&sizes);
     let engine = Engine::start(options.clone(), move || runner(&file, compute, &options))?;
     let metrics = metrics.for_model(&served.id);
     Ok(Generator::new(served, engine, config.generation.clone(), metrics))

@@ -22,6 +22,7 @@ use crate::telemetry::{self, Metrics};
 
 pub use load::load;
 pub use machine::Machine;
+pub use report::Report;
 
 /// Answers that are complete get so long to reach slow clients once everything else has ended.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -32,20 +33,20 @@ const UPKEEP: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the address is taken, the model cannot be served, or the engine fails.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+pub fn serve(config: Config, report: Report) -> anyhow::Result<()> {
     let started = Instant::now();
     telemetry::init(&config.telemetry)?;
     let machine = Machine::detect();
     // The compute threads take every core; these only move bytes.
     let workers = (machine.cores / 4).clamp(1, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    let result = runtime.block_on(run(config, machine, started));
+    let result = runtime.block_on(run(config, machine, started, report));
     // Loading cannot be interrupted; the process need not wait for it.
     runtime.shutdown_background();
     result
 }
 
-async fn run(config: Config, machine: Machine, started: Instant) -> anyhow::Result<()> {
+async fn run(config: Config, machine: Machine, started: Instant, report: Report) -> anyhow::Result<()> {
     let address = config.server.address;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let metrics = Metrics::new()?;
@@ -59,14 +60,14 @@ async fn run(config: Config, machine: Machine, started: Instant) -> anyhow::Resu
 
     let mut signals = Signals::new()?;
     let generator = tokio::select! {
-        loaded = load(&config, machine, metrics) => loaded?,
+        loaded = load(&config, machine, metrics, report) => loaded?,
         () = signals.next() => return Ok(()),
         ended = &mut serving => return Err(server_ended(ended)),
     };
     let engine = generator.engine().clone();
-    let welcome = report::welcome(&generator, address, started.elapsed());
-    state.start(generator);
-    report::say(&welcome);
+    state.start(generator.clone());
+    report.ready(&generator, address, started.elapsed());
+    drop(generator);
 
     let outcome = tokio::select! {
         () = signals.next() => Ok(()),
@@ -74,10 +75,10 @@ async fn run(config: Config, machine: Machine, started: Instant) -> anyhow::Resu
         ended = &mut serving => return Err(server_ended(ended)),
     };
     state.stop();
-    report::say("stopping: running requests may finish, new ones are refused");
+    report.stopping();
     tokio::select! {
         _ = engine.shutdown(config.server.drain) => {}
-        () = signals.next() => report::say("stopping at once"),
+        () = signals.next() => report.stopping_at_once(),
     }
     // Everything is answered; the listener closes, and slow clients get a moment for what is theirs.
     let _ = stop.send(());

@@ -9,58 +9,88 @@ use models::{ModelConfig, ModelFile};
 use super::machine::Machine;
 use super::sizes::Sizes;
 use crate::generate::{Generator, ServedModel};
+use crate::lang::Lang;
 
-/// Tells the person at the terminal.
+/// The terminal of the person who starts the server, in that person's language.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Report {
+    lang: Lang,
+}
+
+impl Report {
+    /// A report in this language.
+    pub fn new(lang: Lang) -> Self {
+        Self { lang }
+    }
+
+    /// Machine and model, before the weights are read.
+    pub(super) fn found(
+        self,
+        machine: &Machine,
+        compute: &Compute,
+        file: &ModelFile,
+        model: &ServedModel,
+        config: &ModelConfig,
+    ) {
+        let device = if compute.device().is_cpu() { "CPU" } else { "GPU" };
+        let (isa, threads, cores) = (compute.isa(), compute.threads(), machine.cores);
+        let (id, path, format) = (&model.id, file.path().display(), file.format());
+        let (architecture, layers, vocabulary) = (config.architecture, config.num_layers, config.vocab_size);
+        let (context, own) = (model.context, config.max_context);
+        say(&format!("Steppe {}", env!("CARGO_PKG_VERSION")));
+        say(&self.lang.pick(
+            format!("  device     {device}, {isa:?}, {threads} threads on {cores} cores"),
+            format!("  устройство {device}, {isa:?}, потоков: {threads}, ядер: {cores}"),
+        ));
+        say(&self.lang.pick(format!("  model      {id}: {path}"), format!("  модель     {id}: {path}")));
+        say(&self.lang.pick(
+            format!("             {architecture:?}, {format}, {layers} layers, vocabulary {vocabulary}"),
+            format!("             {architecture:?}, {format}, слоёв: {layers}, словарь: {vocabulary}"),
+        ));
+        say(&self.lang.pick(
+            format!("  context    {context} tokens (the model's own: {own})"),
+            format!("  контекст   токенов: {context} (у самой модели: {own})"),
+        ));
+    }
+
+    /// The memory plan.
+    pub(super) fn plan(self, sizes: &Sizes) {
+        say(&sizes.table(self.lang));
+    }
+
+    /// Ready, and a line to try.
+    pub(super) fn ready(self, generator: &Generator, address: SocketAddr, after: Duration) {
+        let host = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let url = format!("http://{}", SocketAddr::new(host, address.port()));
+        let (id, seconds) = (&generator.model().id, after.as_secs_f64());
+        let question = self.lang.pick("What is a steppe?", "Что такое степь?");
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "{question}"}}], "stream": true}}"#);
+        say(&self.lang.pick(
+            format!("Ready after {seconds:.1} s: {id} at {url} (documentation: {url}/docs). Try:"),
+            format!("Готово через {seconds:.1} с: {id}, {url} (документация: {url}/docs). Попробуйте:"),
+        ));
+        say(&format!("\n  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"));
+    }
+
+    /// The server was told to stop.
+    pub(super) fn stopping(self) {
+        say(self.lang.pick(
+            "stopping: running requests may finish, new ones are refused",
+            "остановка: начатые запросы завершаются, новые не принимаются",
+        ));
+    }
+
+    /// The server was told to stop a second time.
+    pub(super) fn stopping_at_once(self) {
+        say(self.lang.pick("stopping at once", "немедленная остановка"));
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-pub fn say(text: &str) {
+fn say(text: &str) {
     println!("{text}");
-}
-
-/// Machine and model, before the weights are read.
-pub fn found(
-    machine: &Machine,
-    compute: &Compute,
-    file: &ModelFile,
-    model: &ServedModel,
-    config: &ModelConfig,
-) -> String {
-    let device = if compute.device().is_cpu() { "CPU" } else { "GPU" };
-    format!(
-        "Steppe {version}\n  device     {device}, {isa:?}, {threads} threads on {cores} cores\n  model      {id}: {path}\n             \
-         {architecture:?}, {format}, {layers} layers, vocabulary {vocabulary}\n  context    {context} tokens (the model's own: {own})",
-        version = env!("CARGO_PKG_VERSION"),
-        isa = compute.isa(),
-        threads = compute.threads(),
-        cores = machine.cores,
-        id = model.id,
-        path = file.path().display(),
-        architecture = config.architecture,
-        format = file.format(),
-        layers = config.num_layers,
-        vocabulary = config.vocab_size,
-        context = model.context,
-        own = config.max_context,
-    )
-}
-
-/// The memory plan.
-pub fn plan(sizes: &Sizes) -> String {
-    sizes.to_string()
-}
-
-/// Ready, and a line to try.
-pub fn welcome(generator: &Generator, address: SocketAddr, after: Duration) -> String {
-    let host = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let url = format!("http://{}", SocketAddr::new(host, address.port()));
-    let body = r#"{"messages": [{"role": "user", "content": "What is a steppe?"}], "stream": true}"#;
-    format!(
-        "Ready after {:.1} s: {} at {url} (documentation: {url}/docs). Try:\n\n  curl -N {url}/v1/chat/completions -H \
-         'Content-Type: application/json' -d '{body}'\n",
-        after.as_secs_f64(),
-        generator.model().id,
-    )
 }

@@ -1,7 +1,5 @@
 //! How many KV blocks there will be, and the table that says where the memory goes.
 
-use std::fmt;
-
 use anyhow::{Context as _, ensure};
 use kernels::BLOCK_SIZE;
 use models::{MemoryPlan, ModelConfig, ModelFile};
@@ -9,6 +7,7 @@ use models::{MemoryPlan, ModelConfig, ModelFile};
 use super::machine::Machine;
 use crate::config::{EngineSettings, ModelSettings};
 use crate::engine::EngineOptions;
+use crate::lang::Lang;
 
 /// Share of the free memory that the model may take in all, in percent; the rest is for requests and the system.
 const USABLE_PERCENT: usize = 80;
@@ -52,6 +51,28 @@ impl Sizes {
         options.max_context = options.max_sequence_tokens();
         Ok(Self { options, plan, free_memory: machine.free_memory })
     }
+
+    /// The memory plan as it is shown at the start.
+    pub fn table(&self, lang: Lang) -> String {
+        let blocks = self.options.num_blocks;
+        let tokens = blocks * BLOCK_SIZE;
+        let of_free = self.free_memory.map(mebibytes);
+        let row = |head: &str, name: &str, bytes: usize| format!("  {head:<10} {name:<12} {:>12}", mebibytes(bytes));
+        let rows = [
+            row(lang.pick("memory", "память"), lang.pick("weights", "веса"), self.plan.weight_bytes),
+            row("", lang.pick("workspace", "буферы"), self.plan.workspace_bytes),
+            row("", lang.pick("KV cache", "KV-кэш"), blocks * self.plan.block_bytes)
+                + &lang.pick(
+                    format!("  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens"),
+                    format!("  блоков по {BLOCK_SIZE} токена: {blocks}, токенов: {tokens}"),
+                ),
+            row("", lang.pick("in all", "всего"), self.plan.total_bytes(blocks))
+                + &of_free.map_or_else(String::new, |free| {
+                    lang.pick(format!("  of {free} free"), format!("  из свободных {free}"))
+                }),
+        ];
+        rows.join("\n")
+    }
 }
 
 fn context(model: &ModelSettings, config: &ModelConfig) -> anyhow::Result<usize> {
@@ -90,26 +111,6 @@ fn num_blocks(
     Ok(blocks.min(ample).min(whole))
 }
 
-impl fmt::Display for Sizes {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let blocks = self.options.num_blocks;
-        let kv = blocks * self.plan.block_bytes;
-        writeln!(f, "  memory     weights    {:>12}", mebibytes(self.plan.weight_bytes))?;
-        writeln!(f, "             workspace  {:>12}", mebibytes(self.plan.workspace_bytes))?;
-        let tokens = blocks * BLOCK_SIZE;
-        writeln!(
-            f,
-            "             KV cache   {:>12}  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens",
-            mebibytes(kv)
-        )?;
-        write!(f, "             in all     {:>12}", mebibytes(self.plan.total_bytes(blocks)))?;
-        match self.free_memory {
-            Some(free) => write!(f, "  of {} free", mebibytes(free)),
-            None => Ok(()),
-        }
-    }
-}
-
 fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn blocks_come_from_what_is_free_up_to_what_is_useful() -> anyhow::Result<()> {
-        assert_eq!(num_blocks(&plan(), &options(), None, Some(1600))?, 17);
+        assert_eq!(num_blocks(&plan(), &options(), None, Some(1600))?, 18);
         assert_eq!(num_blocks(&plan(), &options(), None, Some(1_000_000))?, 40);
         assert!(num_blocks(&plan(), &options(), None, Some(1400)).is_err());
         assert!(num_blocks(&plan(), &options(), None, None).is_err());

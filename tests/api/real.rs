@@ -31,7 +31,8 @@ async fn demo_server() -> (SocketAddr, EngineHandle) {
     let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
     let metrics = Metrics::new().unwrap();
     let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
-    let generator = startup::load(&config, startup::Machine::detect(), metrics).await.unwrap();
+    let generator =
+        startup::load(&config, startup::Machine::detect(), metrics, startup::Report::default()).await.unwrap();
     let engine = generator.engine().clone();
     state.start(generator);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

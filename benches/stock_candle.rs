@@ -2,7 +2,12 @@
 //! `RAYON_NUM_THREADS=2 cargo bench --bench stock_candle [-- model.gguf]`. Prints tokens/s of both and their ratio.
 #![expect(clippy::print_stdout, reason = "a table for the reader")]
 
-use std::{error::Error, fs::File, path::PathBuf, time::Instant};
+use std::{
+    error::Error,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use candle_core::{Device, Tensor, quantized::gguf_file};
 use candle_transformers::models::quantized_llama::ModelWeights;
@@ -17,7 +22,7 @@ const PROMPTS: [usize; 2] = [128, 512];
 const DECODED: usize = 64;
 
 fn main() -> Result<()> {
-    let named = std::env::args().skip(1).find(|argument| argument.ends_with(".gguf"));
+    let named = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights/SmolLM2-135M-Instruct.Q4_1.gguf");
     let path = named.map_or_else(default, PathBuf::from);
     let mut ours = Ours::load(&path)?;
@@ -70,7 +75,7 @@ struct Stock {
 }
 
 impl Stock {
-    fn load(path: &PathBuf) -> Result<Self> {
+    fn load(path: &Path) -> Result<Self> {
         let mut file = File::open(path)?;
         let content = gguf_file::Content::read(&mut file)?;
         Ok(Self { model: ModelWeights::from_gguf(content, &mut file, &Device::Cpu)? })
@@ -90,7 +95,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn load(path: &PathBuf) -> Result<Self> {
+    fn load(path: &Path) -> Result<Self> {
         let file = ModelFile::open(path)?;
         let compute = Compute::cpu(ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 })?;
         let model = Model::load(&file, &compute, PROMPTS[1], 1, &mut |_| ())?;

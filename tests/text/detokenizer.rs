@@ -33,9 +33,12 @@ fn random_ids_in_pieces_equal_decoding_at_once() {
         for round in 0..4000 {
             let any = |random: &mut fastrand::Rng| random.u32(0..tokenizer.vocab_size() as u32 + 3);
             let ids: Vec<u32> = (0..random.usize(0..24))
-                .map(|_| match random.bool() || round % 2 == 0 {
-                    true => fragments[random.usize(0..fragments.len())],
-                    false => any(&mut random),
+                .map(|_| {
+                    if random.bool() || round % 2 == 0 {
+                        fragments[random.usize(0..fragments.len())]
+                    } else {
+                        any(&mut random)
+                    }
                 })
                 .collect();
             let once = tokenizer.decode(&ids);

@@ -143,7 +143,9 @@ fn fuzz(target: fn(&[u8]), seeds: &[Vec<u8>], words: &[&str]) {
         let result = std::panic::catch_unwind(|| target(data));
         assert!(result.is_ok(), "a panic on {:?}", String::from_utf8_lossy(data));
     };
-    seeds.iter().for_each(|seed| run(seed));
+    for seed in seeds {
+        run(seed);
+    }
     let mut runs = 0;
     while runs < 50 || Instant::now() < end {
         run(&mutated(&seeds[random.usize(0..seeds.len())], words, &mut random));

@@ -122,7 +122,7 @@ fn templates_that_misbehave_end_in_one_error() {
     let long = "x".repeat(2 << 20);
     for source in ["{% for %}", "{{", "{% if x %}", "{% unknown_tag %}", &nested, &blocks, &long] {
         let result = ChatTemplate::new(source, &tokenizer);
-        assert!(matches!(result, Err(TextError::Template(_))), "{:.60}", source);
+        assert!(matches!(result, Err(TextError::Template(_))), "{source:.60}");
     }
 }
 

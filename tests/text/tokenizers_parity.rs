@@ -10,7 +10,7 @@ use crate::fixtures::{corpus, demo_tokenizer, from_gguf, from_json, golden, publ
 fn texts() -> Vec<String> {
     let corpus = corpus();
     let mut texts = corpus.clone();
-    texts.extend(corpus.windows(2).map(|pair| pair.concat()));
+    texts.extend(corpus.windows(2).map(<[String]>::concat));
     texts.push(corpus.join("\n"));
     texts.push(corpus.join(" ").repeat(4));
     for text in corpus.iter().filter(|text| text.len() < 120) {

@@ -142,6 +142,7 @@ async fn the_queue_is_bounded_and_says_how_long_it_is() {
     let engine = start(slow(Duration::from_millis(2)));
     let warm_up = collect(engine.submit(request(vec![1], 4)).unwrap()).await;
     assert_eq!(tokens(&warm_up).len(), 4);
+    until(|| engine.stats().running == 0).await;
     let mut inside: Vec<Generation> = (0..16).map(|i| engine.submit(request(vec![i], 200)).unwrap()).collect();
     let SubmitError::QueueFull { retry_after } = engine.submit(request(vec![1], 1)).unwrap_err() else { panic!() };
     assert!(retry_after > Duration::ZERO);

@@ -36,9 +36,15 @@ pub(super) struct FairQueue<T> {
     num_joined: u64,
     /// The least service of a user who is here, as long as nobody was served or left.
     least: Option<Service>,
+    /// What the least served have had: never falls, so that newcomers' credit does not add up.
+    level: Service,
     /// Accounts at which those of users long gone are dropped.
     prune_at: usize,
 }
+
+/// Tokens that a user who comes may be behind those who are here, so that a prompt of usual length is not cut into
+/// shares: who asks for little waits little, however much others have asked for.
+const CREDIT: Service = 512 * UNIT;
 
 /// Accounts that are always kept.
 const FEW_ACCOUNTS: usize = 64;
@@ -68,6 +74,7 @@ impl<T: Queued> FairQueue<T> {
             len: 0,
             num_joined: 0,
             least: None,
+            level: 0,
             prune_at: FEW_ACCOUNTS,
         }
     }
@@ -77,17 +84,18 @@ impl<T: Queued> FairQueue<T> {
         self.len
     }
 
-    /// A request arrives. A user who was away starts level with the least served who is here: absence earns nothing.
+    /// A request arrives. A user who was away starts level with the least served who is here, less a credit: absence
+    /// earns no more than that.
     pub fn join(&mut self, item: T) {
         let user = item.user();
         if self.accounts.get(&user).is_none_or(|account| account.inside == 0) {
-            let least = self.least();
+            self.level = self.level.max(self.least().unwrap_or(0));
             self.num_joined += 1;
             let joined = self.num_joined;
             let account = self.accounts.entry(user).or_insert(Account { service: 0, inside: 0, joined });
-            account.service = account.service.max(least.unwrap_or(0));
-            self.least = least.or(Some(account.service));
+            account.service = account.service.max(self.level.saturating_sub(CREDIT));
             account.joined = joined;
+            self.least = None;
         }
         if let Some(account) = self.accounts.get_mut(&user) {
             account.inside += 1;
@@ -119,14 +127,18 @@ impl<T: Queued> FairQueue<T> {
 
     /// A request that joined has ended.
     pub fn leave(&mut self, user: u64) {
-        if let Some(account) = self.accounts.get_mut(&user) {
-            account.inside -= 1;
-        }
+        let Some(account) = self.accounts.get_mut(&user) else { return };
+        account.inside -= 1;
+        let service = account.service;
         self.least = None;
+        // The last to go closes the books: nobody owes anything to those who were not here.
+        if account.inside == 0 && self.least().is_none() {
+            self.level = self.level.max(service);
+        }
         if self.accounts.len() >= self.prune_at {
-            // Whoever is gone and not ahead of those who are here would start level with them anyway.
-            let least = self.least().unwrap_or(Service::MAX);
-            self.accounts.retain(|_, account| account.inside > 0 || account.service > least);
+            // Whoever is gone and behind would start with the credit anyway.
+            let start = self.level.saturating_sub(CREDIT);
+            self.accounts.retain(|_, account| account.inside > 0 || account.service > start);
             self.prune_at = FEW_ACCOUNTS.max(2 * self.accounts.len());
         }
     }

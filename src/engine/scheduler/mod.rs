@@ -11,7 +11,7 @@ mod prefill;
 use std::time::{Duration, Instant};
 
 use self::{
-    cost_model::CostModel,
+    cost_model::{CostModel, PromptWork},
     fair_queue::{FairQueue, Queued},
     growth::Growth,
 };
@@ -122,9 +122,12 @@ impl Scheduler {
 
     /// Takes a step's tokens; `elapsed` is what it took.
     pub fn commit(&mut self, batch: &StepBatch, output: StepOutput, elapsed: Duration, now: Instant) {
-        let prompt_tokens = |step: &&SequenceStep| step.num_tokens > 1 || step.logits == LogitRows::None;
-        let num_prompt_tokens = batch.sequences.iter().filter(prompt_tokens).map(|step| step.num_tokens).sum::<usize>();
-        self.cost.observe(batch.token_ids.len() - num_prompt_tokens, num_prompt_tokens, elapsed);
+        let is_prompt = |step: &&SequenceStep| step.num_tokens > 1 || step.logits == LogitRows::None;
+        let prompts = batch.sequences.iter().filter(is_prompt).fold(PromptWork::default(), |sum, step| {
+            let work = PromptWork::of(step.first_position, step.num_tokens);
+            PromptWork { tokens: sum.tokens + work.tokens, pairs: sum.pairs + work.pairs }
+        });
+        self.cost.observe(batch.token_ids.len() - prompts.tokens, prompts, elapsed);
         self.stats.steps += 1;
         let StepOutput { sequences, tokens, prompt_logprobs } = output;
         let mut tokens = tokens.into_iter();

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, time::Instant};
 
 use kernels::BLOCK_SIZE;
 
-use super::{Scheduler, Sequence, StepBatch, fair_queue::Service};
+use super::{Scheduler, Sequence, StepBatch, cost_model::PromptBudget, fair_queue::Service};
 use crate::engine::prefix_cache::Lookup;
 
 /// Whose turn it is: least first.
@@ -27,12 +27,13 @@ impl Scheduler {
         self.requeue_awaiting();
         let has_streams = !batch.sequences.is_empty();
         let room = self.options.max_tokens_per_step - batch.token_ids.len();
-        let mut budget = room.min(self.cost.prompt_tokens(has_streams));
+        let mut budget = self.cost.prompt_budget(has_streams);
+        budget.limit_tokens(room);
         let mut logit_rows = self.options.max_logit_rows() - batch.sequences.len();
         let in_prompt = |slot: &usize| self.slots[*slot].as_ref().is_some_and(|sequence| !sequence.is_decoding());
         let mut partial: Vec<usize> = (0..self.slots.len()).filter(in_prompt).collect();
         let mut reserve = None;
-        while budget > 0 && logit_rows > 0 {
+        while !budget.is_spent() && logit_rows > 0 {
             let next_partial =
                 (0..partial.len()).min_by_key(|&i| self.slots[partial[i]].as_ref().map(|s| self.turn(s)));
             let partial_turn = next_partial.and_then(|i| Some(self.turn(self.slots[partial[i]].as_ref()?)));
@@ -44,40 +45,50 @@ impl Scheduler {
                     // The next in turn does not fit: no other newcomer overtakes it, those inside go on.
                     None if partial.is_empty() => break,
                     None => {
-                        self.finish_partial(partial, budget, logit_rows, batch);
+                        self.finish_partial(partial, &mut budget, logit_rows, batch);
                         break;
                     }
                 },
                 _ => break,
             };
-            let (tokens, rows) = self.push_prefill(slot, budget, logit_rows, batch);
-            budget -= tokens;
-            logit_rows -= rows;
+            logit_rows -= self.push_prefill(slot, &mut budget, logit_rows, batch);
         }
     }
 
     /// Gives the budget to running prompts only.
-    fn finish_partial(&mut self, mut partial: Vec<usize>, mut budget: usize, mut rows: usize, batch: &mut StepBatch) {
+    fn finish_partial(
+        &mut self,
+        mut partial: Vec<usize>,
+        budget: &mut PromptBudget,
+        mut logit_rows: usize,
+        batch: &mut StepBatch,
+    ) {
         partial.sort_by_key(|&slot| self.slots[slot].as_ref().map(|sequence| self.turn(sequence)));
         for slot in partial {
-            if budget == 0 || rows == 0 {
+            if budget.is_spent() || logit_rows == 0 {
                 break;
             }
-            let (tokens, logits) = self.push_prefill(slot, budget, rows, batch);
-            budget -= tokens;
-            rows -= logits;
+            logit_rows -= self.push_prefill(slot, budget, logit_rows, batch);
         }
     }
 
-    fn push_prefill(&mut self, slot: usize, budget: usize, logit_rows: usize, batch: &mut StepBatch) -> (usize, usize) {
-        let Some(sequence) = &self.slots[slot] else { return (0, 0) };
-        let mut tokens = sequence.num_remaining().min(budget);
+    /// Puts as much of a prompt into the step as the budget has room for; the number of its logits rows.
+    fn push_prefill(
+        &mut self,
+        slot: usize,
+        budget: &mut PromptBudget,
+        logit_rows: usize,
+        batch: &mut StepBatch,
+    ) -> usize {
+        let Some(sequence) = &self.slots[slot] else { return 0 };
         let all_rows = sequence.wants_prompt_logprobs();
-        if all_rows {
-            tokens = tokens.min(logit_rows);
+        let wanted = if all_rows { sequence.num_remaining().min(logit_rows) } else { sequence.num_remaining() };
+        let tokens = budget.take(sequence.num_computed_tokens, wanted);
+        if tokens == 0 {
+            return 0;
         }
         self.push_step(slot, tokens, batch);
-        (tokens, if all_rows { tokens } else { 1 })
+        if all_rows { tokens } else { 1 }
     }
 
     fn turn(&self, sequence: &Sequence) -> Turn {

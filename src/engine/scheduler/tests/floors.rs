@@ -54,6 +54,16 @@ fn equal_users_are_served_within_a_tenth_of_each_other() {
 }
 
 #[test]
+fn who_comes_and_goes_is_served_no_more_than_who_stays() {
+    let of_one = |seed| request(1, prompt(seed, 40), 30);
+    let prompts_only = |seed| request(2, prompt(seed, 500), 1);
+    let [stays, comes] =
+        served_together(EngineOptions { max_sequences: 8, ..options() }, [30, 1], [&of_one, &prompts_only]);
+    assert!(comes / stays <= 1.1, "{comes} tokens to {stays}");
+    assert!(comes / stays >= 0.5, "the test is worth something only where both want all: {comes} to {stays}");
+}
+
+#[test]
 fn weights_share_the_service_out() {
     let of = |user, weight| move |seed| EngineRequest { weight, ..request(user, prompt(seed, 40), 30) };
     let options = EngineOptions { max_sequences: 8, ..options() };

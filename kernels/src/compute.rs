@@ -1,6 +1,7 @@
 //! The handle that every operation is called on: device, instruction set, thread pool, precision of activations.
 //! Cheap to clone. Must not know any operation's arithmetic.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device;
@@ -32,6 +33,16 @@ impl Isa {
             return if vnni { Self::Avx512Vnni } else { Self::Avx2 };
         }
         Self::Scalar
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scalar => "no SIMD",
+            Self::Avx2 => "AVX2",
+            Self::Avx512Vnni => "AVX-512 VNNI",
+        })
     }
 }
 

@@ -12,7 +12,7 @@ pub enum Error {
         message: String,
     },
     /// An instruction set was asked for that this machine does not have.
-    #[error("this machine has no {asked:?}; the best it has is {best:?}, leave the instruction set open to take it")]
+    #[error("this machine has no {asked}; the best it has is {best}, leave the instruction set open to take it")]
     Isa {
         /// What was asked for.
         asked: crate::Isa,

@@ -82,6 +82,7 @@ fn english_reason(reason: &Reason, field: &str) -> String {
         Reason::Part(kind) => format!("`{field}` is `{kind}`; this model takes only text."),
         Reason::Needs(other) => format!("`{field}` needs `{other}`."),
         Reason::Excludes(other) => format!("`{field}` cannot be given together with `{other}`."),
+        Reason::Below(least) => format!("`{field}` must be at least {least}."),
         Reason::Above(other) => format!("`{field}` must not be larger than `{other}`."),
     }
 }
@@ -131,6 +132,7 @@ fn russian_reason(reason: &Reason, field: &str) -> String {
         Reason::Part(kind) => format!("Поле `{field}` — `{kind}`; эта модель принимает только текст."),
         Reason::Needs(other) => format!("Поле `{field}` требует поля `{other}`."),
         Reason::Excludes(other) => format!("Поле `{field}` нельзя указывать вместе с `{other}`."),
+        Reason::Below(least) => format!("Поле `{field}` должно быть не меньше {least}."),
         Reason::Above(other) => format!("Поле `{field}` не должно быть больше `{other}`."),
     }
 }

@@ -93,6 +93,8 @@ pub enum Reason {
     Needs(&'static str),
     /// Cannot be given together with another field.
     Excludes(&'static str),
+    /// Less than makes sense.
+    Below(usize),
     /// Must not be larger than another field.
     Above(&'static str),
 }

@@ -39,8 +39,8 @@ impl Report {
         let (context, own) = (model.context, config.max_context);
         say(&format!("Steppe {}", env!("CARGO_PKG_VERSION")));
         say(&self.lang.pick(
-            format!("  device     {device}, {isa:?}, {threads} threads on {cores} cores"),
-            format!("  устройство {device}, {isa:?}, потоков: {threads}, ядер: {cores}"),
+            format!("  device     {device}, {isa}, {threads} threads on {cores} cores"),
+            format!("  устройство {device}, {isa}, потоков: {threads}, ядер: {cores}"),
         ));
         say(&self.lang.pick(format!("  model      {id}: {path}"), format!("  модель     {id}: {path}")));
         say(&self.lang.pick(

@@ -79,8 +79,12 @@ async fn usage_comes_last_and_only_when_asked_for() {
 #[tokio::test]
 async fn the_streaming_address_always_streams() {
     let server = Setup::new().chat("hi", "abc").start().await;
-    let reply = post(server.address, "/v1/chat/completions/stream", &ask("hi")).await;
+    let address = "/v1/chat/completions/stream";
+    let reply = post(server.address, address, &ask("hi")).await;
     assert_eq!(streamed(&reply), ("abc".to_owned(), "stop".to_owned()));
+    let body = with(ask("hi"), json!({"stream": false, "stream_options": {"include_usage": true}}));
+    let last = post(server.address, address, &body).await.chunks().pop().unwrap();
+    assert_eq!(last["usage"]["completion_tokens"], 4);
 }
 
 /// Text and finish reason of a stream of one choice.

@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::answer::{Chunks, Gathered, Head, Manner, gather, refusal, tell, usage_of, with_queue_place};
 use super::chat_types::{
-    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatCompletionRequest, ChatRequest, Delta,
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatCompletionRequest, ChatRequest,
+    Delta, StreamedChatRequest,
 };
 use super::finish_reason;
 use super::usage::{ChatLogprobs, Usage};
@@ -50,9 +51,8 @@ pub async fn chat_completions(
 pub async fn chat_completions_stream(
     State(state): State<AppState>,
     client: Client,
-    JsonBody(mut body): JsonBody<ChatRequest>,
+    JsonBody(StreamedChatRequest(body)): JsonBody<StreamedChatRequest>,
 ) -> Result<Response, ApiError> {
-    body.options.stream = true;
     chat(&state, &client, body).await
 }
 

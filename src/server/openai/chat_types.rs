@@ -37,6 +37,12 @@ pub struct ChatFields {
     function_call: Unbuilt,
     #[schema(ignore)]
     audio: Unbuilt,
+    #[schema(ignore)]
+    prediction: Unbuilt,
+    #[schema(ignore)]
+    reasoning_effort: Unbuilt,
+    #[schema(ignore)]
+    web_search_options: Unbuilt,
 }
 
 /// A message of the conversation.
@@ -103,10 +109,27 @@ pub struct ChatRequest {
     pub options: Options,
 }
 
+/// The same body at the address that always streams.
+#[derive(Debug)]
+pub struct StreamedChatRequest(pub ChatRequest);
+
 impl FromBody for ChatRequest {
     fn from_body(text: &str) -> Result<Self, ApiError> {
+        Self::read(text, fields(text)?)
+    }
+}
+
+impl FromBody for StreamedChatRequest {
+    fn from_body(text: &str) -> Result<Self, ApiError> {
+        let mut generation: GenerationFields = fields(text)?;
+        generation.stream = Some(true);
+        ChatRequest::read(text, generation).map(Self)
+    }
+}
+
+impl ChatRequest {
+    fn read(text: &str, generation: GenerationFields) -> Result<Self, ApiError> {
         let chat: ChatFields = fields(text)?;
-        let generation: GenerationFields = fields(text)?;
         chat.refuse_unbuilt()?;
         let mut request = GenerateRequest::new(Prompt::Chat(messages("messages", chat.messages)?));
         request.logprobs = match (chat.logprobs, within("top_logprobs", chat.top_logprobs, 0..=MAX_LOGPROBS)?) {
@@ -128,6 +151,9 @@ impl ChatFields {
             ("functions", &self.functions),
             ("function_call", &self.function_call),
             ("audio", &self.audio),
+            ("prediction", &self.prediction),
+            ("reasoning_effort", &self.reasoning_effort),
+            ("web_search_options", &self.web_search_options),
         ])?;
         if self.response_format.as_ref().is_some_and(|format| format.kind != "text") {
             return Err(ApiError::about("response_format", Problem::NotBuilt));

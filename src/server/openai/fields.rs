@@ -183,7 +183,11 @@ impl GenerationFields {
             (old, None) => ("max_tokens", old),
             (_, new) => ("max_completion_tokens", new),
         };
-        Ok(within(name, value, 1..=i64::MAX as u64)?.map(|value| value as usize))
+        if value == Some(0) {
+            return Err(ApiError::invalid(name, Reason::Below(1)));
+        }
+        // No context is larger, and sums with it stay in range.
+        Ok(value.map(|value| value.min(i64::MAX as u64) as usize))
     }
 
     fn sampling(&self) -> Result<SamplingDefaults, ApiError> {

@@ -77,6 +77,8 @@ pub struct ServerConfig {
     pub address: SocketAddr,
     /// Largest request body, bytes.
     pub max_body: usize,
+    /// The head of a request must arrive within so long, and then its body.
+    pub receive: Duration,
     /// A comment is sent on a silent event stream this often.
     pub keep_alive: Duration,
     /// Running requests get so long to finish after SIGTERM.

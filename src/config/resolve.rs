@@ -35,6 +35,7 @@ fn server(raw: &RawServer, origin: Origin) -> Result<ServerConfig, ConfigError> 
     Ok(ServerConfig {
         address,
         max_body: within("server.max_body_kib", raw.max_body_kib, 1..=1 << 21, origin)? * 1024,
+        receive: seconds("server.receive_seconds", raw.receive_seconds, 1..=3600, origin)?,
         keep_alive: seconds("server.keep_alive_seconds", raw.keep_alive_seconds, 1..=3600, origin)?,
         drain: seconds("server.drain_seconds", raw.drain_seconds, 0..=86_400, origin)?,
         cors_origins: origins(&raw.cors_origins, origin)?,

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
@@ -16,8 +15,6 @@ use super::AppState;
 use super::error::ApiError;
 use super::problem::Problem;
 
-/// A client has so long to send its body.
-const BODY_TIME: Duration = Duration::from_secs(60);
 /// Bodies beyond this size are parsed off the asynchronous threads.
 const LARGE: usize = 64 * 1024;
 
@@ -37,7 +34,7 @@ impl<T: FromBody> FromRequest<AppState> for JsonBody<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         check_headers(request.headers())?;
         let limit = state.config.max_body;
-        let bytes = match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await {
+        let bytes = match tokio::time::timeout(state.config.receive, Bytes::from_request(request, state)).await {
             Err(_) => return Err(Problem::SlowBody.into()),
             Ok(Err(rejection)) => return Err(refused(&rejection, limit)),
             Ok(Ok(bytes)) => bytes,

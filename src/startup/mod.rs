@@ -86,10 +86,9 @@ async fn run(config: Config, machine: Machine, started: Instant, report: Report)
     outcome
 }
 
-fn server_ended(ended: Result<std::io::Result<()>, JoinError>) -> anyhow::Error {
+fn server_ended(ended: Result<(), JoinError>) -> anyhow::Error {
     match ended {
-        Ok(Ok(())) => anyhow!("the server has ended by itself"),
-        Ok(Err(error)) => anyhow!("the server has ended: {error}"),
+        Ok(()) => anyhow!("the server has ended by itself"),
         Err(error) => anyhow!("the server has ended: {error}"),
     }
 }

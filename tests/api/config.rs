@@ -98,6 +98,7 @@ fn mistakes_name_the_key_and_its_place() {
         ("[server]\nport = \"x\"\n", vec!["server.port", "steppe.toml"]),
         ("[server]\nport = 70000\n", vec!["server.port"]),
         ("[server\n", vec!["steppe.toml"]),
+        ("[server]\nreceive_seconds = 0\n", vec!["`server.receive_seconds`", "1 to"]),
         ("[engine]\nmax_sequences = 0\n", vec!["`engine.max_sequences`", "steppe.toml", "1 to"]),
         ("[engine]\nmax_batch_tokens = 64\n", vec!["`engine.max_batch_tokens`", "engine.max_sequences"]),
         ("[engine]\ninstruction_set = \"mmx\"\n", vec!["`engine.instruction_set`", "mmx"]),

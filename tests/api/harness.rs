@@ -16,6 +16,7 @@ use steppe::telemetry::Metrics;
 use steppe::text::{ChatTemplate, Conversation, Tokenizer};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 pub const MODEL: &str = "org/toy:1b";
 /// `<|im_end|>`
@@ -28,6 +29,7 @@ pub struct Setup {
     pub options: EngineOptions,
     pub manifest: Manifest,
     pub max_body: usize,
+    pub receive: Duration,
     pub cors_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
     pub keep_alive: Duration,
@@ -61,6 +63,7 @@ impl Setup {
             },
             manifest: Manifest::default(),
             max_body: 64 * 1024,
+            receive: Duration::from_secs(60),
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             keep_alive: Duration::from_secs(15),
@@ -109,6 +112,7 @@ impl Setup {
         let config = ServerConfig {
             address: ([127, 0, 0, 1], 0).into(),
             max_body: self.max_body,
+            receive: self.receive,
             keep_alive: self.keep_alive,
             drain: Duration::from_secs(1),
             cors_origins: self.cors_origins,
@@ -139,8 +143,8 @@ impl Setup {
         let until = async {
             let _ = stopped.await;
         };
-        tokio::spawn(serve(listener, state.clone(), until));
-        (TestServer { address, state, engine, _stop: stop }, generator)
+        let serving = tokio::spawn(serve(listener, state.clone(), until));
+        (TestServer { address, state, engine, serving, stop }, generator)
     }
 }
 
@@ -149,7 +153,8 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub state: AppState,
     pub engine: EngineHandle,
-    _stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
 }
 
 impl TestServer {
@@ -174,6 +179,12 @@ impl TestServer {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("never ran {count}: {:?}", self.engine.stats());
+    }
+
+    /// Closes the listener and waits for the last answer.
+    pub async fn close(self) {
+        self.stop.send(()).unwrap();
+        self.serving.await.unwrap();
     }
 }
 

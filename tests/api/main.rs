@@ -5,6 +5,7 @@
 mod chat;
 mod completions;
 mod config;
+mod connections;
 mod fuzz;
 mod harness;
 mod http;

@@ -127,6 +127,15 @@ fn templates_that_misbehave_end_in_one_error() {
 }
 
 #[test]
+fn objects_keep_the_order_in_which_they_were_written() {
+    let source = "{% for key in tool %}{{ key }} {% endfor %}{{ tool | tojson }}";
+    let variables = serde_json::from_str(r#"{"tool": {"type": "b", "name": {"z": 1, "a": 2}}}"#).unwrap();
+    let template = ChatTemplate::new(source, &demo_tokenizer()).unwrap();
+    let text = template.render(&Conversation { variables, ..Conversation::default() }).unwrap().text();
+    assert_eq!(text, r#"type name {"type": "b", "name": {"z": 1, "a": 2}}"#);
+}
+
+#[test]
 fn templates_may_ask_for_the_date() {
     let template = ChatTemplate::new("{{ strftime_now('%Y-%m-%d %B %A %%') }}", &demo_tokenizer()).unwrap();
     let text = template.render(&Conversation::default()).unwrap().text();

@@ -26,6 +26,8 @@ pub(crate) use tokenizer_config::TokenizerConfig;
 /// Largest JSON file that is read whole, and the most shards: well beyond any real model's, and small enough that
 /// what hostile JSON grows to in memory stays within some tens of MiB.
 const MAX_JSON_BYTES: u64 = 2 << 20;
+/// The same for `config.json`, every key of which is kept: a value in memory takes up to a hundred times its text.
+const MAX_CONFIG_BYTES: u64 = 256 << 10;
 const MAX_SHARDS: usize = 1024;
 
 /// A number or a list of them.
@@ -81,7 +83,7 @@ struct ShardIndex {
 impl SafetensorsDir {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let config_path = path.join("config.json");
-        let config_json: Value = required_json(&config_path)?;
+        let config_json: Value = required_json(&config_path, MAX_CONFIG_BYTES)?;
         config::refuse_quantized(&config_json).map_err(|message| Error::invalid(path, message))?;
         for (file, method) in [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")] {
             if path.join(file).exists() {
@@ -210,8 +212,8 @@ fn open_weights(directory: &Path) -> Result<(Vec<Shard>, TensorIndex)> {
     Ok((shards, index))
 }
 
-fn required_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    read_json(path, MAX_JSON_BYTES)?.ok_or_else(|| {
+fn required_json<T: DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<T> {
+    read_json(path, max_bytes)?.ok_or_else(|| {
         Error::invalid(
             path,
             "the file is missing; a model is a GGUF file or a directory with config.json and safetensors",

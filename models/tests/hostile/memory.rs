@@ -123,7 +123,8 @@ fn safetensors_headers_and_json_are_bounded() {
         let list = format!(r#"{{"chat_template":[{}[]],"eos_token_id":[]}}"#, "[],".repeat(600_000));
         let pairs: Vec<String> = (0..150_000).map(|n| format!(r#""{n:x}":"""#)).collect();
         let map = format!(r#"{{"weight_map":{{{}}}}}"#, pairs.join(","));
-        for text in [list, map] {
+        let small = format!(r#"{{"a":[{}0]}}"#, "[0],".repeat(60_000));
+        for text in [list, map, small] {
             let path = directory.path().join(name);
             let before = std::fs::read(&path).ok();
             std::fs::write(&path, &text).unwrap();

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use crate::config::Config;
+use crate::generate::Generator;
 use crate::server::{self, AppState};
 use crate::telemetry::{self, Metrics};
 
@@ -34,21 +35,36 @@ const UPKEEP: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the address is taken, the model cannot be served, or the engine fails.
 pub fn serve(config: Config, report: Report) -> anyhow::Result<()> {
+    serve_with(config, report, load)
+}
+
+/// [`serve`] with another way than [`load`] to come to a generator.
+///
+/// # Errors
+/// When the address is taken, `load` fails, or the engine does.
+pub fn serve_with<L>(config: Config, report: Report, load: L) -> anyhow::Result<()>
+where
+    L: AsyncFnOnce(&Config, Machine, Metrics, Report) -> anyhow::Result<Generator>,
+{
     let started = Instant::now();
     telemetry::init(&config.telemetry)?;
     let machine = Machine::detect();
     // The compute threads take every core; these only move bytes.
     let workers = (machine.cores / 4).clamp(1, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    let result = runtime.block_on(run(config, machine, started, report));
+    let result = runtime.block_on(run(config, machine, started, report, load));
     // Loading cannot be interrupted; the process need not wait for it.
     runtime.shutdown_background();
     result
 }
 
-async fn run(config: Config, machine: Machine, started: Instant, report: Report) -> anyhow::Result<()> {
-    let address = config.server.address;
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+async fn run<L>(config: Config, machine: Machine, started: Instant, report: Report, load: L) -> anyhow::Result<()>
+where
+    L: AsyncFnOnce(&Config, Machine, Metrics, Report) -> anyhow::Result<Generator>,
+{
+    let wanted = config.server.address;
+    let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}"))?;
+    let address = listener.local_addr()?;
     let metrics = Metrics::new()?;
     let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
     let (stop, stopped) = oneshot::channel::<()>();

@@ -106,20 +106,9 @@ impl Setup {
         server
     }
 
-    /// A server that answers `/health` but whose model is not there yet.
-    pub async fn load(self) -> (TestServer, Generator) {
-        let metrics = Metrics::new().unwrap();
-        let config = ServerConfig {
-            address: ([127, 0, 0, 1], 0).into(),
-            max_body: self.max_body,
-            receive: self.receive,
-            keep_alive: self.keep_alive,
-            drain: Duration::from_secs(1),
-            cors_origins: self.cors_origins,
-            allowed_hosts: self.allowed_hosts,
-        };
-        let state = AppState::new(config, 4, metrics.clone());
-        let mock = self.mock.clone();
+    /// The mock in the model's place.
+    pub fn generator(self, metrics: &Metrics) -> Generator {
+        let mock = self.mock;
         let context = self.options.max_context;
         let engine = Engine::start(self.options, move || Ok(MockExecutor::new(mock))).unwrap();
         let model = ServedModel {
@@ -136,7 +125,24 @@ impl Setup {
             tokenizer: self.tokenizer,
         };
         let limits = GenerationConfig { default_max_tokens: 64, max_choices: 4, timeout: self.timeout };
-        let generator = Generator::new(model, engine.clone(), limits, metrics.for_model(MODEL));
+        Generator::new(model, engine, limits, metrics.for_model(MODEL))
+    }
+
+    /// A server that answers `/health` but whose model is not there yet.
+    pub async fn load(self) -> (TestServer, Generator) {
+        let metrics = Metrics::new().unwrap();
+        let config = ServerConfig {
+            address: ([127, 0, 0, 1], 0).into(),
+            max_body: self.max_body,
+            receive: self.receive,
+            keep_alive: self.keep_alive,
+            drain: Duration::from_secs(1),
+            cors_origins: self.cors_origins.clone(),
+            allowed_hosts: self.allowed_hosts.clone(),
+        };
+        let state = AppState::new(config, 4, metrics.clone());
+        let generator = self.generator(&metrics);
+        let engine = generator.engine().clone();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

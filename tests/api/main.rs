@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod config;
 mod connections;
+mod crash;
 mod fuzz;
 mod harness;
 mod http;

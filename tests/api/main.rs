@@ -12,5 +12,6 @@ mod harness;
 mod http;
 mod lifecycle;
 mod operation;
+mod poison;
 mod real;
 mod refusals;

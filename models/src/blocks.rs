@@ -1,5 +1,5 @@
-//! Values to ggml blocks and back, for converting files; Candle does the arithmetic. Not for running models: the
-//! kernels read blocks themselves.
+//! Values to ggml blocks and back, for converting files and reading vectors; Candle does the arithmetic. Not for
+//! matrices that run: the kernels read blocks themselves.
 
 use std::borrow::Cow;
 

@@ -132,10 +132,15 @@ impl ModelConfig {
         vectors
     }
 
+    /// Every weight by GGUF name, with its shape: matrices, then vectors.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let matrices = self.matrices().into_iter().map(|(name, rows, columns)| (name, vec![rows, columns]));
+        matrices.chain(self.vectors().into_iter().map(|(name, len)| (name, vec![len])))
+    }
+
     /// GGUF's names of all weights. A file with others computes something that this model does not.
     pub(crate) fn weight_names(&self) -> HashSet<String> {
-        let matrices = self.matrices().into_iter().map(|(name, ..)| name);
-        matrices.chain(self.vectors().into_iter().map(|(name, _)| name)).collect()
+        self.weights().map(|(name, _)| name).collect()
     }
 
     /// Refuses sizes that contradict each other or that no real model has: whatever is computed from a checked

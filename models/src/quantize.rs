@@ -74,8 +74,6 @@ struct Conversion<'a> {
 /// What becomes of every weight that the model needs.
 fn plan<'a>(source: &'a ModelFile, recipe: Recipe, config: &ModelConfig) -> Result<Vec<Conversion<'a>>> {
     let reorders = config.rope_style != config.architecture.gguf_rope_style();
-    let matrices = config.matrices().into_iter().map(|(name, rows, columns)| (name, vec![rows, columns]));
-    let vectors = config.vectors().into_iter().map(|(name, len)| (name, vec![len]));
     let conversion = |(name, shape): (String, Vec<usize>)| {
         let view = source.tensor(&name)?;
         let refused = |message: String| Err(Error::invalid(source.path(), format!("tensor {name}: {message}")));
@@ -91,7 +89,7 @@ fn plan<'a>(source: &'a ModelFile, recipe: Recipe, config: &ModelConfig) -> Resu
         let interleave = (reorders && are_rotated(&name)).then_some(config.head_dim);
         Ok(Conversion { name, view, ggml_type, columns, interleave })
     };
-    matrices.chain(vectors).map(conversion).collect()
+    config.weights().map(conversion).collect()
 }
 
 impl Conversion<'_> {

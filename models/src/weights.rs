@@ -1,10 +1,12 @@
 //! Reads a file's tensors into packed matrices, once, proving each one's shape against the configuration, and counts
 //! bytes and progress as it goes. Must not know architectures.
 
-use candle_core::Tensor;
-use half::{bf16, f16};
-use kernels::{Compute, GgmlType, PackedMatrix};
+use std::collections::HashMap;
 
+use candle_core::Tensor;
+use kernels::{Compute, PackedMatrix};
+
+use crate::blocks::dequantize;
 use crate::{Error, ModelConfig, ModelFile, Result, TensorView};
 
 /// Models narrower than this take precise activations where int8 costs most of their parity, in q, k, v and the output
@@ -17,6 +19,8 @@ pub(crate) struct Weights<'a> {
     config: &'a ModelConfig,
     compute: &'a Compute,
     progress: &'a mut dyn FnMut(f32),
+    /// What the configuration says of every weight, by name.
+    shapes: HashMap<String, Vec<usize>>,
     elements_done: usize,
     elements: usize,
     packed_bytes: usize,
@@ -29,8 +33,9 @@ impl<'a> Weights<'a> {
         compute: &'a Compute,
         progress: &'a mut dyn FnMut(f32),
     ) -> Self {
-        let elements = config.matrices().iter().map(|(_, rows, columns)| rows * columns).sum();
-        Self { file, config, compute, progress, elements_done: 0, elements, packed_bytes: 0 }
+        let shapes: HashMap<String, Vec<usize>> = config.weights().collect();
+        let elements = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
+        Self { file, config, compute, progress, shapes, elements_done: 0, elements, packed_bytes: 0 }
     }
 
     pub(crate) fn config(&self) -> &'a ModelConfig {
@@ -42,20 +47,21 @@ impl<'a> Weights<'a> {
         self.packed_bytes
     }
 
-    /// The matrix `name`, which must be `(rows, columns)`.
-    pub(crate) fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix> {
-        let view = self.view(name, &[rows, columns])?;
+    /// The matrix `name`.
+    pub(crate) fn matrix(&mut self, name: &str) -> Result<PackedMatrix> {
+        let view = self.view(name)?;
+        let &[rows, columns] = view.shape.as_slice() else {
+            return Err(self.invalid(format!("tensor {name} is no matrix: its shape is {:?}", view.shape)));
+        };
         let matrix = PackedMatrix::pack(self.compute, view.ggml_type, rows, columns, view.bytes)?;
         self.file.release(&view);
-        self.packed_bytes += matrix.bytes();
-        self.elements_done += rows * columns;
-        (self.progress)(self.elements_done as f32 / self.elements as f32);
+        self.done(rows * columns, matrix.bytes());
         Ok(matrix)
     }
 
     /// Matrices of equal columns as one, their outputs in this order.
-    pub(crate) fn stack(&self, parts: Vec<PackedMatrix>) -> Result<PackedMatrix> {
-        let _ = self;
+    pub(crate) fn stacked(&mut self, names: &[String]) -> Result<PackedMatrix> {
+        let parts = names.iter().map(|name| self.matrix(name)).collect::<Result<_>>()?;
         Ok(PackedMatrix::stack(parts)?)
     }
 
@@ -64,33 +70,35 @@ impl<'a> Weights<'a> {
         if self.config.hidden_size < PRECISE_BELOW { matrix.with_precise_activations() } else { matrix }
     }
 
-    /// The vector `name` of `len` elements, as f32.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
-        let view = self.view(name, &[len])?;
-        let values = self.floats(name, &view)?;
-        self.packed_bytes += len * size_of::<f32>();
-        Ok(Tensor::from_vec(values, len, self.compute.device())?)
-    }
-
-    fn view(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
-        let view = self.file.tensor(name)?;
-        if view.shape == shape {
-            return Ok(view);
+    /// The vector `name`, as f32.
+    pub(crate) fn vector(&mut self, name: &str) -> Result<Tensor> {
+        let view = self.view(name)?;
+        if view.ggml_type.block_len() > 1 {
+            let found = view.ggml_type.name();
+            return Err(self.invalid(format!("tensor {name} is {found}; a vector must be F32, F16 or BF16")));
         }
-        Err(self.invalid(format!("tensor {name} has the shape {:?}, the model needs {shape:?}", view.shape)))
+        let values = dequantize(view.ggml_type, view.bytes)?;
+        self.done(values.len(), size_of_val(values.as_slice()));
+        Ok(Tensor::from_vec(values, view.shape, self.compute.device())?)
     }
 
-    fn floats(&self, name: &str, view: &TensorView) -> Result<Vec<f32>> {
-        let pairs = || view.bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-        Ok(match view.ggml_type {
-            GgmlType::F32 => view.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            GgmlType::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            GgmlType::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-            other => {
-                let name_of = other.name();
-                return Err(self.invalid(format!("tensor {name} is {name_of}; a vector must be F32, F16 or BF16")));
+    /// The weight `name`, its shape proved to be what the configuration says.
+    fn view(&self, name: &str) -> Result<TensorView<'a>> {
+        let view = self.file.tensor(name)?;
+        match self.shapes.get(name) {
+            Some(shape) if *shape == view.shape => Ok(view),
+            Some(shape) => {
+                let found = &view.shape;
+                Err(self.invalid(format!("tensor {name} has the shape {found:?}, the model needs {shape:?}")))
             }
-        })
+            None => Err(self.invalid(format!("tensor {name} is no weight of this model"))),
+        }
+    }
+
+    fn done(&mut self, elements: usize, bytes: usize) {
+        self.packed_bytes += bytes;
+        self.elements_done += elements;
+        (self.progress)(self.elements_done as f32 / self.elements as f32);
     }
 
     fn invalid(&self, message: String) -> Error {

@@ -1,41 +1,23 @@
-//! Qwen2 and 2.5 (Yang et al., 2024): Llama with biases on q, k and v.
+//! Qwen2 and 2.5 (Yang et al., 2024): biases on q, k and v.
 
-use kernels::KvLayer;
+use candle_core::Tensor;
 
-use super::Block;
-use crate::{
-    Result,
-    layers::{Attention, FeedForward, QkvBias, RmsNorm, Step},
-    weights::Weights,
-};
+use super::Variant;
+use crate::{Result, layers::Step, weights::Weights};
 
-/// Pre-normed attention with biased q, k and v, and gated feed-forward network.
 #[derive(Debug)]
-pub(crate) struct Qwen2Block {
-    attention_norm: RmsNorm,
-    attention: Attention,
-    qkv_bias: QkvBias,
-    feed_forward_norm: RmsNorm,
-    feed_forward: FeedForward,
+pub(crate) struct Qwen2 {
+    /// Of q, k and v, one after the other: f32 `((num_heads + 2 * num_kv_heads) * head_dim)`.
+    qkv_bias: Tensor,
 }
 
-impl Block for Qwen2Block {
+impl Variant for Qwen2 {
     fn load(weights: &mut Weights, layer: usize) -> Result<Self> {
-        Ok(Self {
-            attention_norm: RmsNorm::load(weights, &format!("blk.{layer}.attn_norm.weight"))?,
-            attention: Attention::load(weights, layer, None)?,
-            qkv_bias: QkvBias::load(weights, layer)?,
-            feed_forward_norm: RmsNorm::load(weights, &format!("blk.{layer}.ffn_norm.weight"))?,
-            feed_forward: FeedForward::load(weights, layer)?,
-        })
+        let mut bias = |part: &str| weights.vector(&format!("blk.{layer}.{part}.bias"));
+        Ok(Self { qkv_bias: Tensor::cat(&[bias("attn_q")?, bias("attn_k")?, bias("attn_v")?], 0)? })
     }
 
-    fn forward(&self, step: &Step, kv: &KvLayer) -> Result<()> {
-        self.attention_norm.forward(step)?;
-        self.attention.project(step)?;
-        self.qkv_bias.forward(step)?;
-        self.attention.attend(step, kv)?;
-        self.feed_forward_norm.forward(step)?;
-        self.feed_forward.forward(step)
+    fn adjust_qkv(&self, step: &Step) -> Result<()> {
+        Ok(step.compute.add_bias(&step.qkv, &self.qkv_bias)?)
     }
 }

@@ -1,44 +1,35 @@
-//! Qwen3 (Yang et al., 2025): Llama whose query and key heads are normed before they are rotated.
+//! Qwen3 (Yang et al., 2025): every head of q and k is normed.
 
-use kernels::KvLayer;
+use candle_core::Tensor;
 
-use super::Block;
-use crate::{
-    Result,
-    layers::{Attention, FeedForward, HeadNorm, RmsNorm, Step},
-    weights::Weights,
-};
+use super::Variant;
+use crate::{Result, layers::Step, weights::Weights};
 
-/// Pre-normed attention with normed heads of q and k, and gated feed-forward network.
 #[derive(Debug)]
-pub(crate) struct Qwen3Block {
-    attention_norm: RmsNorm,
-    attention: Attention,
-    query_norm: HeadNorm,
-    key_norm: HeadNorm,
-    feed_forward_norm: RmsNorm,
-    feed_forward: FeedForward,
+pub(crate) struct Qwen3 {
+    /// f32 `(head_dim)`.
+    q_norm: Tensor,
+    /// f32 `(head_dim)`.
+    k_norm: Tensor,
+    eps: f32,
+    num_heads: usize,
+    num_kv_heads: usize,
 }
 
-impl Block for Qwen3Block {
+impl Variant for Qwen3 {
     fn load(weights: &mut Weights, layer: usize) -> Result<Self> {
+        let config = weights.config();
         Ok(Self {
-            attention_norm: RmsNorm::load(weights, &format!("blk.{layer}.attn_norm.weight"))?,
-            attention: Attention::load(weights, layer, None)?,
-            query_norm: HeadNorm::load_query(weights, layer)?,
-            key_norm: HeadNorm::load_key(weights, layer)?,
-            feed_forward_norm: RmsNorm::load(weights, &format!("blk.{layer}.ffn_norm.weight"))?,
-            feed_forward: FeedForward::load(weights, layer)?,
+            q_norm: weights.vector(&format!("blk.{layer}.attn_q_norm.weight"))?,
+            k_norm: weights.vector(&format!("blk.{layer}.attn_k_norm.weight"))?,
+            eps: config.rms_norm_eps,
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
         })
     }
 
-    fn forward(&self, step: &Step, kv: &KvLayer) -> Result<()> {
-        self.attention_norm.forward(step)?;
-        self.attention.project(step)?;
-        self.query_norm.forward(step)?;
-        self.key_norm.forward(step)?;
-        self.attention.attend(step, kv)?;
-        self.feed_forward_norm.forward(step)?;
-        self.feed_forward.forward(step)
+    fn adjust_qkv(&self, step: &Step) -> Result<()> {
+        step.compute.head_norm(&step.qkv, 0, self.num_heads, &self.q_norm, self.eps)?;
+        Ok(step.compute.head_norm(&step.qkv, self.num_heads, self.num_kv_heads, &self.k_norm, self.eps)?)
     }
 }

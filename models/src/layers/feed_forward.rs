@@ -14,12 +14,10 @@ pub(crate) struct FeedForward {
 
 impl FeedForward {
     pub(crate) fn load(weights: &mut Weights, layer: usize) -> Result<Self> {
-        let (hidden, inner) = (weights.config().hidden_size, weights.config().intermediate_size);
-        let gate = weights.matrix(&format!("blk.{layer}.ffn_gate.weight"), inner, hidden)?;
-        let up = weights.matrix(&format!("blk.{layer}.ffn_up.weight"), inner, hidden)?;
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
         Ok(Self {
-            gate_up: weights.stack(vec![gate, up])?,
-            down: weights.matrix(&format!("blk.{layer}.ffn_down.weight"), hidden, inner)?,
+            gate_up: weights.stacked(&["ffn_gate", "ffn_up"].map(name))?,
+            down: weights.matrix(&name("ffn_down"))?,
         })
     }
 

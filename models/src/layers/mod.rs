@@ -7,8 +7,8 @@ mod norm;
 mod step;
 mod vocabulary;
 
-pub(crate) use attention::{Attention, QkvBias};
+pub(crate) use attention::Attention;
 pub(crate) use feed_forward::FeedForward;
-pub(crate) use norm::{HeadNorm, RmsNorm};
+pub(crate) use norm::RmsNorm;
 pub(crate) use step::{Step, Workspace};
 pub(crate) use vocabulary::Vocabulary;

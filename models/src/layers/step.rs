@@ -1,7 +1,7 @@
 //! The tensors that every step works in: made once, viewed by each step at its number of tokens.
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{Compute, RopeTable, Span};
+use kernels::{Compute, KvLayer, RopeTable, Span};
 
 use crate::{ModelConfig, Result};
 
@@ -106,4 +106,11 @@ pub(crate) struct Step<'a> {
     pub(crate) gate_up: Tensor,
     /// `(num_tokens, intermediate_size)`.
     pub(crate) activated: Tensor,
+}
+
+impl Step<'_> {
+    /// Rotates q and k by their positions and writes k and v into `kv`.
+    pub(crate) fn store(&self, kv: &KvLayer) -> Result<()> {
+        Ok(self.compute.rope_and_store(&self.qkv, self.rope, self.spans, kv)?)
+    }
 }

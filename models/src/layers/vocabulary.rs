@@ -16,12 +16,9 @@ pub(crate) struct Vocabulary {
 
 impl Vocabulary {
     pub(crate) fn load(weights: &mut Weights) -> Result<Self> {
-        let (vocab, hidden, tied) = {
-            let config = weights.config();
-            (config.vocab_size, config.hidden_size, config.tied_embeddings)
-        };
-        let embedding = weights.matrix("token_embd.weight", vocab, hidden)?;
-        let output = if tied { embedding.clone() } else { weights.matrix("output.weight", vocab, hidden)? };
+        let embedding = weights.matrix("token_embd.weight")?;
+        let tied = weights.config().tied_embeddings;
+        let output = if tied { embedding.clone() } else { weights.matrix("output.weight")? };
         Ok(Self { embedding, norm: RmsNorm::load(weights, "output_norm.weight")?, output: weights.precise(output) })
     }
 

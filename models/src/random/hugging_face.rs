@@ -125,6 +125,7 @@ fn config_json(config: &ModelConfig, vocabulary: &GgufVocabulary) -> Value {
         "rope_scaling": scaling,
         "max_position_embeddings": config.max_context,
         "sliding_window": config.sliding_window,
+        "use_sliding_window": config.sliding_window.is_some(),
         "tie_word_embeddings": config.tied_embeddings,
         "hidden_act": "silu",
         "bos_token_id": vocabulary.bos_id,

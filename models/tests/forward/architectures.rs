@@ -56,13 +56,12 @@ fn rope_scalings_agree_with_the_plain_transformer() -> Result<()> {
 
 #[test]
 fn a_sliding_window_agrees_with_the_plain_transformer() -> Result<()> {
-    let mut model = RandomModel::tiny(Architecture::Mistral, Recipe::Uniform(GgmlType::F32));
-    model.config.sliding_window = Some(37);
-    let directory = tempfile::tempdir()?;
-    model.write_safetensors(directory.path(), GgmlType::F32, 1)?;
-    let file = ModelFile::open(directory.path())?;
-    assert_eq!(file.config()?.sliding_window, Some(37));
-    check(&file, &tokens(150), "a sliding window").map(drop)
+    for architecture in [Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3] {
+        let mut model = RandomModel::tiny(architecture, Recipe::Uniform(GgmlType::F32));
+        model.config.sliding_window = Some(37);
+        check_both_kinds(&model, 150, &format!("{architecture:?} with a sliding window"))?;
+    }
+    Ok(())
 }
 
 /// The model as GGUF and as sharded safetensors of the same values.

@@ -65,8 +65,10 @@ impl Model {
         self.check(batch, kv)?;
         let step = self.workspace.step(&self.compute, &self.rope, &batch.spans, batch.token_ids.len())?;
         self.vocabulary.embed(&step, &batch.token_ids)?;
-        self.blocks.forward(&step, &kv.layers)?;
-        self.vocabulary.logits(&step, &self.workspace, &batch.logit_rows)
+        let step = self.blocks.forward(step, &kv.layers, &batch.logit_rows)?;
+        let logits = self.workspace.logits(batch.logit_rows.len())?;
+        self.vocabulary.logits(&step, &logits)?;
+        Ok(logits)
     }
 
     fn check(&self, batch: &ForwardBatch, kv: &KvCache) -> Result<()> {

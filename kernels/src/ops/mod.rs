@@ -3,7 +3,7 @@
 mod add_bias;
 pub(crate) mod attention;
 mod embed;
-mod gather_rows;
+mod keep_rows;
 pub(crate) mod linear;
 mod rms_norm;
 pub(crate) mod rope;

@@ -31,13 +31,16 @@ impl<V: Variant> Block<V> {
         })
     }
 
-    /// Adds this block's attention and feed-forward network to `step.hidden`, writing the step's keys and values into
-    /// `kv`.
-    pub(super) fn forward(&self, step: &Step, kv: &KvLayer) -> Result<()> {
+    /// Makes q, k and v of `hidden`, q and k rotated, and writes k and v into `kv`.
+    pub(super) fn store(&self, step: &Step, kv: &KvLayer) -> Result<()> {
         self.attention_norm.forward(step)?;
         self.attention.project(step)?;
         self.variant.adjust_qkv(step)?;
-        step.store(kv)?;
+        step.store(kv)
+    }
+
+    /// Adds attention of q to all that `kv` holds, then the feed-forward network, to `hidden`.
+    pub(super) fn attend(&self, step: &Step, kv: &KvLayer) -> Result<()> {
         self.attention.attend(step, kv)?;
         self.feed_forward_norm.forward(step)?;
         self.feed_forward.forward(step)

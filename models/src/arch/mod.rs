@@ -38,12 +38,13 @@ impl Blocks {
         })
     }
 
-    /// Runs every block in order; `kv` has one layer for each.
-    pub(crate) fn forward(&self, step: &Step, kv: &[KvLayer]) -> Result<()> {
+    /// Runs every block in order; `kv` has one layer for each. Returns the step of the rows `logit_rows` alone: once
+    /// the last block has stored its keys and values, nothing depends on the others.
+    pub(crate) fn forward<'a>(&self, step: Step<'a>, kv: &[KvLayer], logit_rows: &[u32]) -> Result<Step<'a>> {
         match self {
-            Self::Llama(blocks) => run_all(blocks, step, kv),
-            Self::Qwen2(blocks) => run_all(blocks, step, kv),
-            Self::Qwen3(blocks) => run_all(blocks, step, kv),
+            Self::Llama(blocks) => run_all(blocks, step, kv, logit_rows),
+            Self::Qwen2(blocks) => run_all(blocks, step, kv, logit_rows),
+            Self::Qwen3(blocks) => run_all(blocks, step, kv, logit_rows),
         }
     }
 }
@@ -52,6 +53,18 @@ fn load_all<V: Variant>(weights: &mut Weights) -> Result<Vec<Block<V>>> {
     (0..weights.config().num_layers).map(|layer| Block::load(weights, layer)).collect()
 }
 
-fn run_all<V: Variant>(blocks: &[Block<V>], step: &Step, kv: &[KvLayer]) -> Result<()> {
-    blocks.iter().zip(kv).try_for_each(|(block, kv)| block.forward(step, kv))
+fn run_all<'a, V: Variant>(
+    blocks: &[Block<V>],
+    mut step: Step<'a>,
+    kv: &[KvLayer],
+    logit_rows: &[u32],
+) -> Result<Step<'a>> {
+    for (index, (block, kv)) in blocks.iter().zip(kv).enumerate() {
+        block.store(&step, kv)?;
+        if index + 1 == blocks.len() {
+            step = step.keep_rows(logit_rows)?;
+        }
+        block.attend(&step, kv)?;
+    }
+    Ok(step)
 }

@@ -1,7 +1,6 @@
 //! The root-mean-square norm (Zhang & Sennrich, 2019).
 
 use candle_core::Tensor;
-use kernels::Compute;
 
 use super::Step;
 use crate::{Result, weights::Weights};
@@ -20,11 +19,6 @@ impl RmsNorm {
 
     /// `normed = norm(hidden)`.
     pub(crate) fn forward(&self, step: &Step) -> Result<()> {
-        self.apply(step.compute, &step.hidden, &step.normed)
-    }
-
-    /// `out = norm(x)`, both f32 `(num_tokens, hidden_size)`.
-    pub(crate) fn apply(&self, compute: &Compute, x: &Tensor, out: &Tensor) -> Result<()> {
-        Ok(compute.rms_norm(x, &self.weight, self.eps, out)?)
+        Ok(step.compute.rms_norm(&step.hidden, &self.weight, self.eps, &step.normed)?)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use kernels::PackedMatrix;
 
-use super::{RmsNorm, Step, Workspace};
+use super::{RmsNorm, Step};
 use crate::{Result, weights::Weights};
 
 /// Embedding table, final norm and output projection; a tied model packs one matrix for both ends.
@@ -27,14 +27,9 @@ impl Vocabulary {
         Ok(step.compute.embed(&self.embedding, token_ids, &step.hidden)?)
     }
 
-    /// Logits of the rows `logit_rows` of `hidden`: f32 `(logit_rows.len(), vocab_size)`.
-    pub(crate) fn logits(&self, step: &Step, workspace: &Workspace, logit_rows: &[u32]) -> Result<Tensor> {
-        let [picked, normed, logits] = workspace.logit_rows(logit_rows.len())?;
-        if !logit_rows.is_empty() {
-            step.compute.gather_rows(&step.hidden, logit_rows, &picked)?;
-            self.norm.apply(step.compute, &picked, &normed)?;
-            step.compute.linear(&self.output, &normed, &logits)?;
-        }
-        Ok(logits)
+    /// Writes the logits of every row of `hidden` to `out`, f32 `(num_tokens, vocab_size)`.
+    pub(crate) fn logits(&self, step: &Step, out: &Tensor) -> Result<()> {
+        self.norm.forward(step)?;
+        Ok(step.compute.linear(&self.output, &step.normed, out)?)
     }
 }

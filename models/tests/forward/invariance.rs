@@ -48,6 +48,25 @@ fn a_batch_of_sixteen_changes_no_bit() -> Result<()> {
 }
 
 #[test]
+fn logits_of_some_rows_are_those_of_all() -> Result<()> {
+    let file = demo_model()?;
+    let mut runner = Runner::new(&file, Activations::Int8, 64, 5)?;
+    let prompts = [tokens(0, 130)?, tokens(50, 1)?, tokens(90, 600)?];
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let all = runner.logits(&prompts, 400)?;
+    // Single rows, runs of neighbours, and chunks of which none is wanted.
+    let is_wanted = |position: usize| position.is_multiple_of(7) && position < 70 || (100..140).contains(&position);
+    for chunk in [25, 400] {
+        let some = runner.logits_at(&prompts, chunk, is_wanted)?;
+        for (all, some) in all.iter().zip(some) {
+            let expected: Vec<_> = (0..all.len()).filter(|&at| is_wanted(at)).map(|at| all[at].clone()).collect();
+            assert!(same_bits(&some, &expected), "rows left out change others in chunks of {chunk}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn the_blocks_that_hold_a_sequence_change_no_bit() -> Result<()> {
     let file = demo_model()?;
     let prompt = tokens(300, 150)?;

@@ -36,7 +36,17 @@ impl Runner {
     }
 
     /// Logits at every position of each sequence, fed together, at most `chunk` tokens of each in a step.
-    pub(crate) fn logits<'a>(&mut self, sequences: &[&'a [u32]], chunk: usize) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub(crate) fn logits(&mut self, sequences: &[&[u32]], chunk: usize) -> Result<Vec<Vec<Vec<f32>>>> {
+        self.logits_at(sequences, chunk, |_| true)
+    }
+
+    /// The same at some positions only.
+    pub(crate) fn logits_at<'a>(
+        &mut self,
+        sequences: &[&'a [u32]],
+        chunk: usize,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
         let mut free = self.free_blocks.iter().copied();
         let mut open = |&token_ids: &&'a [u32]| {
             let block_table = free.by_ref().take(token_ids.len().div_ceil(BLOCK_SIZE)).collect();
@@ -45,7 +55,7 @@ impl Runner {
         let mut running: Vec<Sequence> = sequences.iter().map(&mut open).collect();
         let mut logits = vec![Vec::new(); sequences.len()];
         while running.iter().any(|s| s.computed < s.token_ids.len()) {
-            let (batch, owners) = next_step(&mut running, chunk);
+            let (batch, owners) = next_step(&mut running, chunk, &is_wanted);
             let rows = self.model.forward(&batch, &self.kv)?.to_vec2::<f32>()?;
             owners.into_iter().zip(rows).for_each(|(owner, row)| logits[owner].push(row));
         }
@@ -53,8 +63,8 @@ impl Runner {
     }
 }
 
-/// The next chunk of every unfinished sequence, with logits asked for at every row, and whose each row is.
-fn next_step(running: &mut [Sequence], chunk: usize) -> (ForwardBatch, Vec<usize>) {
+/// The next chunk of every unfinished sequence, with logits asked for at some positions, and whose each row of them is.
+fn next_step(running: &mut [Sequence], chunk: usize, is_wanted: &impl Fn(usize) -> bool) -> (ForwardBatch, Vec<usize>) {
     let mut batch = ForwardBatch::default();
     let mut owners = Vec::new();
     for (index, sequence) in running.iter_mut().enumerate() {
@@ -70,11 +80,13 @@ fn next_step(running: &mut [Sequence], chunk: usize) -> (ForwardBatch, Vec<usize
             context_len: next,
             block_table: sequence.block_table.clone(),
         });
+        for position in (sequence.computed..next).filter(|&position| is_wanted(position)) {
+            batch.logit_rows.push((batch.token_ids.len() + position - sequence.computed) as u32);
+            owners.push(index);
+        }
         batch.token_ids.extend(&sequence.token_ids[sequence.computed..next]);
-        owners.extend(std::iter::repeat_n(index, query_len));
         sequence.computed = next;
     }
-    batch.logit_rows = (0..batch.token_ids.len() as u32).collect();
     (batch, owners)
 }
 

@@ -46,6 +46,8 @@ pub fn describe(file: &ModelFile, settings: &ModelSettings, context: usize) -> a
     let path = file.path();
     let manifest = Manifest::of_model(path)?.unwrap_or_default();
     let tokenizer = Tokenizer::from_source(&file.tokenizer()?).with_context(|| path.display().to_string())?;
+    let config = file.config()?;
+    check_tokenizer(&tokenizer, config.vocab_size).with_context(|| path.display().to_string())?;
     let template = ChatTemplate::select(manifest.chat_template.as_deref(), file.chat_template(), &tokenizer);
     let template = template.map_err(|error| error.to_string());
     if let Err(error) = &template {
@@ -55,7 +57,6 @@ pub fn describe(file: &ModelFile, settings: &ModelSettings, context: usize) -> a
         Ok(template) => template.end_ids(&file.end_ids(), &tokenizer),
         Err(_) => file.end_ids(),
     };
-    let config = file.config()?;
     Ok(ServedModel {
         id: Manifest::name_of(path),
         aliases: settings.aliases.clone(),
@@ -69,6 +70,26 @@ pub fn describe(file: &ModelFile, settings: &ModelSettings, context: usize) -> a
         tokenizer: Arc::new(tokenizer),
         template,
     })
+}
+
+/// Refuses a tokenizer that makes ordinary text into tokens for which the model has no row: it is another model's.
+/// Control tokens beyond the rows are let pass, since fine-tunes add some that are never used; a prompt with one of
+/// them is refused.
+fn check_tokenizer(tokenizer: &Tokenizer, rows: usize) -> anyhow::Result<()> {
+    let begins = |id: u32| tokenizer.add_bos() && tokenizer.bos_id() == Some(id);
+    for id in rows as u32..tokenizer.vocab_size() as u32 {
+        let piece = tokenizer.piece(id);
+        if piece.is_empty() {
+            continue;
+        }
+        if !tokenizer.is_special(id) || begins(id) {
+            bail!(
+                "the tokenizer is not this model's: its token {id} ({piece:?}) is beyond the {rows} that the model has"
+            );
+        }
+        tracing::warn!("the model has {rows} tokens: prompts with the control token {id} ({piece:?}) are refused");
+    }
+    Ok(())
 }
 
 /// The same for the same tensors, size and context; cheap, so that starting stays quick.

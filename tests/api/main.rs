@@ -11,6 +11,7 @@ mod fuzz;
 mod harness;
 mod http;
 mod lifecycle;
+mod loading;
 mod operation;
 mod poison;
 mod real;

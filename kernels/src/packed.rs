@@ -93,6 +93,12 @@ impl PackedMatrix {
         self.parts.iter().map(|part| part.lines.len() * size_of::<Line>()).sum()
     }
 
+    /// Bytes that a matrix of this type and shape takes once it is packed.
+    pub fn packed_bytes(ggml_type: GgmlType, rows: usize, columns: usize) -> usize {
+        let (unit_rows, stride) = unit(Codec::new(ggml_type).as_ref(), ggml_type, columns);
+        (rows.div_ceil(unit_rows) * stride).next_multiple_of(size_of::<Line>())
+    }
+
     pub(crate) fn parts(&self) -> &[Arc<Part>] {
         &self.parts
     }
@@ -112,10 +118,7 @@ impl Part {
             return Err(Error::shape("pack", message));
         };
         let codec = Codec::new(ggml_type);
-        let (unit_rows, stride) = match &codec {
-            Some(codec) => (GROUP, columns / ggml_type.block_len() * codec.block_bytes),
-            None => (1, row_bytes),
-        };
+        let (unit_rows, stride) = unit(codec.as_ref(), ggml_type, columns);
         let units = rows.div_ceil(unit_rows);
         let lines = fill_lines(compute, units, stride, |unit, packed| {
             let raw = &bytes[unit * unit_rows * row_bytes..((unit + 1) * unit_rows * row_bytes).min(bytes.len())];
@@ -158,6 +161,12 @@ impl Part {
             _ => read_floats(&row[start * 4..], out, f32::from_le_bytes),
         }
     }
+}
+
+/// Rows and packed bytes of one unit: a group of 8 rows, or one row of a float type.
+fn unit(codec: Option<&Codec>, ggml_type: GgmlType, columns: usize) -> (usize, usize) {
+    let blocks = columns / ggml_type.block_len();
+    codec.map_or((1, blocks * ggml_type.block_bytes()), |codec| (GROUP, blocks * codec.block_bytes))
 }
 
 fn read_floats<const N: usize>(bytes: &[u8], out: &mut [f32], read: impl Fn([u8; N]) -> f32) {

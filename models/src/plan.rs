@@ -1,11 +1,13 @@
 //! How much memory a model will take, told before anything is loaded.
 
+use kernels::PackedMatrix;
+
 use crate::{KvCache, ModelConfig, ModelFile, Result, layers::Workspace};
 
 /// Bytes that a model needs: weights and workspace once, and the KV cache by the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Packed weights.
+    /// Weights, packed.
     pub weight_bytes: usize,
     /// Activations and logits of one step.
     pub workspace_bytes: usize,
@@ -38,7 +40,12 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes of the file's matrices; packing rounds them up by well under a hundredth.
+/// Bytes of the packed matrices and of the vectors, exactly what [`Model::load`](crate::Model::load) will hold.
 fn weight_bytes(file: &ModelFile, config: &ModelConfig) -> Result<usize> {
-    config.matrices().iter().map(|(name, ..)| Ok(file.tensor(name)?.bytes.len())).sum()
+    let packed = |(name, rows, columns): &(String, usize, usize)| {
+        Ok(PackedMatrix::packed_bytes(file.tensor(name)?.ggml_type, *rows, *columns))
+    };
+    let matrices: usize = config.matrices().iter().map(packed).sum::<Result<_>>()?;
+    let vectors: usize = config.vectors().iter().map(|(_, len)| len * size_of::<f32>()).sum();
+    Ok(matrices + vectors)
 }

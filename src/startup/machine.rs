@@ -21,7 +21,7 @@ impl Machine {
     pub fn detect() -> Self {
         let meminfo = fs::read_to_string("/proc/meminfo").ok();
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let system = meminfo.as_deref().and_then(mem_available);
+        let system = meminfo.as_deref().and_then(|meminfo| kibibytes(meminfo, "MemAvailable:"));
         Self {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             free_memory: system.into_iter().chain(group_memory(Path::new("/sys/fs/cgroup"), &groups)).min(),
@@ -30,9 +30,14 @@ impl Machine {
     }
 }
 
-/// `MemAvailable` of `/proc/meminfo`, bytes.
-fn mem_available(meminfo: &str) -> Option<usize> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// Bytes of memory that this process has now.
+pub(super) fn resident() -> Option<usize> {
+    kibibytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// The bytes that stand as KiB behind `key` in a file of `/proc`.
+fn kibibytes(file: &str, key: &str) -> Option<usize> {
+    let line = file.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -78,8 +83,9 @@ mod tests {
     #[test]
     fn available_memory_is_read_in_kib() {
         let meminfo = "MemTotal:       16000000 kB\nMemFree: 1 kB\nMemAvailable:    8000000 kB\n";
-        assert_eq!(mem_available(meminfo), Some(8_000_000 * 1024));
-        assert_eq!(mem_available("MemTotal: 5 kB\n"), None);
+        assert_eq!(kibibytes(meminfo, "MemAvailable:"), Some(8_000_000 * 1024));
+        assert_eq!(kibibytes("MemTotal: 5 kB\n", "MemAvailable:"), None);
+        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]

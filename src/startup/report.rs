@@ -6,7 +6,7 @@ use std::time::Duration;
 use kernels::Compute;
 use models::{ModelConfig, ModelFile};
 
-use super::machine::Machine;
+use super::machine::{self, Machine};
 use super::sizes::Sizes;
 use crate::generate::{Generator, ServedModel};
 use crate::lang::Lang;
@@ -55,7 +55,7 @@ impl Report {
 
     /// The memory plan.
     pub(super) fn plan(self, sizes: &Sizes) {
-        say(&sizes.table(self.lang));
+        say(&sizes.table(machine::resident().unwrap_or(0), self.lang));
     }
 
     /// Ready, and a line to try.

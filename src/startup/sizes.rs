@@ -52,21 +52,22 @@ impl Sizes {
         Ok(Self { options, plan, free_memory: machine.free_memory })
     }
 
-    /// The memory plan as it is shown at the start.
-    pub fn table(&self, lang: Lang) -> String {
+    /// The memory plan as it is shown at the start; `program` is what the process takes without the model.
+    pub fn table(&self, program: usize, lang: Lang) -> String {
         let blocks = self.options.num_blocks;
         let tokens = blocks * BLOCK_SIZE;
         let of_free = self.free_memory.map(mebibytes);
         let row = |head: &str, name: &str, bytes: usize| format!("  {head:<10} {name:<12} {:>12}", mebibytes(bytes));
         let rows = [
-            row(lang.pick("memory", "память"), lang.pick("weights", "веса"), self.plan.weight_bytes),
+            row(lang.pick("memory", "память"), lang.pick("program", "программа"), program),
+            row("", lang.pick("weights", "веса"), self.plan.weight_bytes),
             row("", lang.pick("workspace", "буферы"), self.plan.workspace_bytes),
             row("", lang.pick("KV cache", "KV-кэш"), blocks * self.plan.block_bytes)
                 + &lang.pick(
                     format!("  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens"),
                     format!("  блоков по {BLOCK_SIZE} токена: {blocks}, токенов: {tokens}"),
                 ),
-            row("", lang.pick("in all", "всего"), self.plan.total_bytes(blocks))
+            row("", lang.pick("in all", "всего"), program + self.plan.total_bytes(blocks))
                 + &of_free.map_or_else(String::new, |free| {
                     lang.pick(format!("  of {free} free"), format!("  из свободных {free}"))
                 }),

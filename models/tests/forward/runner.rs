@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, Span};
-use models::{ForwardBatch, KvCache, Model, ModelFile};
+use models::{ForwardBatch, KvCache, MemoryPlan, Model, ModelFile};
 
 use crate::Result;
 
@@ -29,6 +29,7 @@ impl Runner {
     pub(crate) fn new(file: &ModelFile, activations: Activations, num_blocks: usize, seed: u64) -> Result<Self> {
         let compute = Compute::cpu(ComputeOptions { threads: 2, isa: None, activations })?;
         let model = Model::load(file, &compute, MAX_TOKENS, MAX_TOKENS, &mut |_| ())?;
+        assert_eq!(MemoryPlan::new(file, MAX_TOKENS, MAX_TOKENS)?.weight_bytes, model.weight_bytes());
         let kv = KvCache::new(model.config(), num_blocks, &compute)?;
         let mut free_blocks: Vec<u32> = (0..num_blocks as u32).collect();
         fastrand::Rng::with_seed(seed).shuffle(&mut free_blocks);

@@ -13,8 +13,11 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::AppState;
 use super::error::ApiError;
+use super::mismatch::Mismatch;
 use super::problem::Problem;
 
+/// What is said of a key that an object has twice, before its name.
+const TWICE: &str = "repeated key: ";
 /// Bodies beyond this size are parsed off the asynchronous threads.
 const LARGE: usize = 64 * 1024;
 
@@ -84,24 +87,29 @@ pub(super) fn fields<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
         let path = error.path().to_string();
         explain(error.inner(), Some(path).filter(|path| path != "."))
     })?;
-    json.end().map_err(|error| Problem::NotJson(error.to_string()))?;
+    json.end().map_err(|error| explain(&error, None))?;
     Ok(value)
 }
 
 fn explain(error: &serde_json::Error, path: Option<String>) -> ApiError {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let words = error.to_string();
-    if !error.is_data() {
-        return Problem::NotJson(words).into();
-    }
     let words = words.strip_suffix(&place).unwrap_or(&words);
+    if !error.is_data() {
+        return Problem::NotJson { detail: words.to_owned(), line: error.line(), column: error.column() }.into();
+    }
     if let Some(name) = words.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let param = path.map_or_else(|| name.to_owned(), |path| format!("{path}.{name}"));
         return ApiError::about(param, Problem::Missing);
     }
+    let problem = match (words.strip_prefix(TWICE), Mismatch::parse(words)) {
+        (Some(key), _) => Problem::Repeated(key.to_owned()),
+        (None, Some(mismatch)) => Problem::Mismatch(mismatch),
+        (None, None) => Problem::Malformed(words.to_owned()),
+    };
     match path {
-        Some(path) => ApiError::about(path, Problem::Malformed(words.to_owned())),
-        None => Problem::Malformed(words.to_owned()).into(),
+        Some(path) => ApiError::about(path, problem),
+        None => problem.into(),
     }
 }
 
@@ -137,7 +145,7 @@ impl<'de> Visitor<'de> for SoundVisitor {
         while let Some(key) = map.next_key::<String>()? {
             map.next_value::<SoundValue>()?;
             if !seen.insert(key.clone()) {
-                return Err(serde::de::Error::custom(format_args!("the key `{key}` is there twice")));
+                return Err(serde::de::Error::custom(format_args!("{TWICE}{key}")));
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT_LANGUAGE;
 
 use super::problem::{Problem, Reason};
+use crate::engine::EngineError;
 use crate::lang::Lang;
 
 /// The language that `Accept-Language` prefers; English where it names neither.
@@ -38,13 +39,17 @@ pub fn message(lang: Lang, problem: &Problem, param: Option<&str>) -> String {
 fn english(problem: &Problem, field: &str) -> String {
     match problem {
         Problem::NotUtf8 => "The body is not valid UTF-8; send JSON in UTF-8.".into(),
-        Problem::NotJson(detail) => format!("The body is not valid JSON: {detail}."),
+        Problem::NotJson { detail, line, column } => {
+            format!("The body is not valid JSON: {detail} at line {line} column {column}.")
+        }
         Problem::TooLarge(limit) => format!("The body is larger than {limit} bytes, the most this server takes."),
         Problem::NotJsonType => "The body must be JSON: send the header `Content-Type: application/json`.".into(),
         Problem::Encoded(coding) => format!("Bodies compressed with `{coding}` are not taken; send plain JSON."),
         Problem::SlowBody => "The body did not arrive in time; send it again.".into(),
         Problem::BrokenBody => "The body broke off before its end; send it again.".into(),
         Problem::Missing => format!("`{field}` is required."),
+        Problem::Mismatch(mismatch) => format!("`{field}` must be {}.", mismatch.told(Lang::En)),
+        Problem::Repeated(key) => format!("`{field}` has the key `{key}` twice."),
         Problem::Malformed(detail) => format!("`{field}` is not valid: {detail}."),
         Problem::OutOfRange { low, high } => format!("`{field}` must be from {low} to {high}."),
         Problem::Invalid(reason) => english_reason(reason, field),
@@ -65,7 +70,7 @@ fn english(problem: &Problem, field: &str) -> String {
         Problem::Loading => "The model is still loading. Try again in a few seconds.".into(),
         Problem::Stopping => "The server is stopping and takes no new requests.".into(),
         Problem::Deadline => "The answer took longer than the server allows; ask for a shorter one.".into(),
-        Problem::Engine(detail) => format!("The model failed on this request: {detail}."),
+        Problem::Engine(error) => format!("The model failed on this request: {error}."),
         Problem::Internal => "The server failed on this request; its log says why.".into(),
     }
 }
@@ -90,13 +95,17 @@ fn english_reason(reason: &Reason, field: &str) -> String {
 fn russian(problem: &Problem, field: &str) -> String {
     match problem {
         Problem::NotUtf8 => "Тело запроса не в UTF-8; пришлите JSON в UTF-8.".into(),
-        Problem::NotJson(detail) => format!("Тело запроса — не JSON: {detail}."),
+        Problem::NotJson { line, column, .. } => {
+            format!("Тело запроса — не JSON: ошибка в строке {line}, столбце {column}.")
+        }
         Problem::TooLarge(limit) => format!("Тело запроса больше {limit} байт — больше этот сервер не принимает."),
         Problem::NotJsonType => "Тело должно быть JSON: пришлите заголовок `Content-Type: application/json`.".into(),
         Problem::Encoded(coding) => format!("Тела, сжатые `{coding}`, не принимаются; пришлите обычный JSON."),
         Problem::SlowBody => "Тело запроса не пришло вовремя; повторите запрос.".into(),
         Problem::BrokenBody => "Тело запроса оборвалось; повторите запрос.".into(),
         Problem::Missing => format!("Поле `{field}` обязательно."),
+        Problem::Mismatch(mismatch) => format!("Поле `{field}` должно быть {}.", mismatch.told(Lang::Ru)),
+        Problem::Repeated(key) => format!("В поле `{field}` дважды есть ключ `{key}`."),
         Problem::Malformed(detail) => format!("Поле `{field}` неверно: {detail}."),
         Problem::OutOfRange { low, high } => format!("Поле `{field}` должно быть от {low} до {high}."),
         Problem::Invalid(reason) => russian_reason(reason, field),
@@ -115,7 +124,11 @@ fn russian(problem: &Problem, field: &str) -> String {
         Problem::Loading => "Модель ещё загружается. Повторите через несколько секунд.".into(),
         Problem::Stopping => "Сервер останавливается и не принимает новых запросов.".into(),
         Problem::Deadline => "Ответ занял больше времени, чем разрешено; попросите ответ короче.".into(),
-        Problem::Engine(detail) => format!("Модель не справилась с этим запросом: {detail}."),
+        Problem::Engine(error) => match error {
+            EngineError::NotFinite => "Модель не справилась с этим запросом: она выдала не число.".into(),
+            EngineError::Step(detail) => format!("Модель не справилась с этим запросом: шаг не удался ({detail})."),
+            EngineError::Stopped => "Модель не справилась с этим запросом: она остановлена.".into(),
+        },
         Problem::Internal => "Сбой сервера на этом запросе; причина — в его журнале.".into(),
     }
 }

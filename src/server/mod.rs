@@ -9,6 +9,7 @@ mod error;
 pub mod fuzz;
 mod health;
 mod messages;
+mod mismatch;
 mod openai;
 mod problem;
 mod router;

@@ -4,13 +4,23 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use super::mismatch::Mismatch;
+use crate::engine::EngineError;
+
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Problem {
     /// The body is not UTF-8.
     NotUtf8,
-    /// The body is not JSON; the parser's words.
-    NotJson(String),
+    /// The body is not JSON.
+    NotJson {
+        /// The parser's words.
+        detail: String,
+        /// Where, from 1 on.
+        line: usize,
+        /// Where in the line, from 1 on.
+        column: usize,
+    },
     /// The body is larger than so many bytes.
     TooLarge(usize),
     /// The content type is not JSON.
@@ -23,7 +33,11 @@ pub enum Problem {
     BrokenBody,
     /// A required field is absent.
     Missing,
-    /// A field has the wrong type or form; the parser's words.
+    /// A field has the wrong type or form.
+    Mismatch(Mismatch),
+    /// An object has this key twice.
+    Repeated(String),
+    /// A field cannot be used; the library's words.
     Malformed(String),
     /// A field is outside its range.
     OutOfRange {
@@ -64,7 +78,7 @@ pub enum Problem {
     /// The request took longer than it may.
     Deadline,
     /// The engine failed on this request.
-    Engine(String),
+    Engine(EngineError),
     /// A bug here.
     Internal,
 }
@@ -123,12 +137,12 @@ impl Problem {
     /// The envelope's `code`.
     pub fn code(&self) -> Option<&'static str> {
         Some(match self {
-            Self::NotUtf8 | Self::NotJson(_) | Self::BrokenBody => "invalid_json",
+            Self::NotUtf8 | Self::NotJson { .. } | Self::BrokenBody => "invalid_json",
             Self::TooLarge(_) => "request_too_large",
             Self::NotJsonType | Self::Encoded(_) => "unsupported_media_type",
             Self::SlowBody | Self::Deadline => "timeout",
             Self::Missing => "missing_required_parameter",
-            Self::Malformed(_) => "invalid_type",
+            Self::Mismatch(_) | Self::Repeated(_) | Self::Malformed(_) => "invalid_type",
             Self::OutOfRange { .. } | Self::Invalid(_) | Self::Template(_) => "invalid_value",
             Self::NotBuilt => "unsupported_parameter",
             Self::ContextLength { .. } => "context_length_exceeded",

@@ -263,6 +263,53 @@ async fn messages_follow_the_language_and_codes_do_not() {
 }
 
 #[tokio::test]
+async fn wrong_types_are_told_in_both_languages() {
+    let server = Setup::new().start().await;
+    let field = |fields: Json| with(ask("hi"), fields).to_string();
+    let cases = [
+        (field(json!({"temperature": "hot, expected"})), "a number, not a string", "числом, а не строкой"),
+        (field(json!({"max_tokens": -1})), "a whole number from 0 on, not -1", "целым числом не меньше 0, а не -1"),
+        (field(json!({"max_tokens": 1.5})), "from 0 on, not 1.5", "целым числом не меньше 0, а не 1.5"),
+        (field(json!({"seed": true})), "a whole number, not true", "целым числом, а не true"),
+        (field(json!({"stream": "yes"})), "true or false, not a string", "true или false, а не строкой"),
+        (field(json!({"user": {}})), "a string, not an object", "строкой, а не объектом"),
+        (field(json!({"logit_bias": [1]})), "an object, not a list", "объектом, а не списком"),
+        (field(json!({"messages": 5})), "a list, not 5", "списком, а не 5"),
+        (field(json!({"messages": [null]})), "an object, not null", "объектом, а не null"),
+        (field(json!({"stop": 5})), "a string or a list of strings", "строкой или списком строк"),
+        (
+            field(json!({"messages": [{"role": "user", "content": 5}]})),
+            "a string or a list of parts with `type` and `text`",
+            "строкой или списком частей с полями `type` и `text`",
+        ),
+        ("[]".into(), "`body` must be an object, not a list", "Поле `body` должно быть объектом, а не списком"),
+        (r#"{"n": 1, "n": 2}"#.into(), "`body` has the key `n` twice", "В поле `body` дважды есть ключ `n`"),
+        ("{\n \"n\": x}".into(), "expected value at line 2 column 7", "не JSON: ошибка в строке 2, столбце 7"),
+    ];
+    for (body, english, russian) in cases {
+        for (language, expected) in [("en", english), ("ru", russian)] {
+            let headers = [JSON[0], ("accept-language", language)];
+            let reply = send(server.address, "POST", CHAT, &headers, body.as_bytes()).await;
+            let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert_eq!(reply.status, 400);
+            assert!(message.ends_with(&format!("{expected}.")), "{body}: {message}");
+            let latin = message.replace("JSON", "").replace("true или false", "");
+            let quoted = latin.split('`').step_by(2).collect::<String>();
+            let english_left =
+                quoted.split(' ').any(|word| word.len() > 4 && word.chars().all(|c| c.is_ascii_alphabetic()));
+            assert!(language == "en" || !english_left, "{message}");
+        }
+    }
+    let prompt =
+        send(server.address, "POST", "/v1/completions", &[JSON[0], ("accept-language", "ru")], br#"{"prompt": 5}"#);
+    let message = prompt.await.json()["error"]["message"].clone();
+    assert_eq!(
+        message,
+        "Поле `prompt` должно быть строкой, списком строк, списком номеров токенов или списком таких списков."
+    );
+}
+
+#[tokio::test]
 async fn a_full_queue_is_503_with_a_time_to_come_back() {
     let mut setup = Setup::new().slow(Duration::from_millis(20));
     setup.options.max_sequences = 1;

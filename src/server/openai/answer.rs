@@ -165,7 +165,7 @@ pub fn refusal(error: GenerateError, input: &str) -> ApiError {
         GenerateError::QueueFull { retry_after } => Problem::Overloaded(retry_after).into(),
         GenerateError::Closed => Problem::Stopping.into(),
         GenerateError::Deadline => Problem::Deadline.into(),
-        GenerateError::Engine(detail) => Problem::Engine(detail.to_string()).into(),
+        GenerateError::Engine(error) => Problem::Engine(error).into(),
         GenerateError::Lost => Problem::Internal.into(),
     }
 }

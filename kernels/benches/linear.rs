@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Display};
 
-use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
+use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{DType, Device, Module, Tensor};
 use divan::counter::{BytesCount, ItemsCount};
 use kernels::{Activations, Compute, ComputeOptions, GgmlType, PackedMatrix};
@@ -68,20 +68,7 @@ fn linear(bencher: divan::Bencher<'_, '_>, product: Product) {
 /// Types that Candle multiplies without dequantising them.
 #[divan::bench(args = Product::all().filter(|p| p.ggml_type.block_len() > 1), max_time = 0.3, min_time = 0.05)]
 fn candle(bencher: divan::Bencher<'_, '_>, product: Product) {
-    let dtype = match product.ggml_type {
-        GgmlType::Q4_0 => GgmlDType::Q4_0,
-        GgmlType::Q4_1 => GgmlDType::Q4_1,
-        GgmlType::Q5_0 => GgmlDType::Q5_0,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q2_K => GgmlDType::Q2K,
-        GgmlType::Q3_K => GgmlDType::Q3K,
-        GgmlType::Q4_K => GgmlDType::Q4K,
-        GgmlType::Q5_K => GgmlDType::Q5K,
-        GgmlType::Q6_K => GgmlDType::Q6K,
-        GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => return,
-    };
-    let storage = QStorage::from_data(product.weights().into(), &Device::Cpu, dtype).unwrap();
+    let storage = QStorage::from_data(product.weights().into(), &Device::Cpu, product.ggml_type.into()).unwrap();
     let weight = QMatMul::from_qtensor(QTensor::new(storage, (product.rows, product.columns)).unwrap()).unwrap();
     let x = product.x();
     product.count(bencher).bench_local(|| weight.forward(&x).unwrap());

@@ -1,5 +1,7 @@
 //! The element types of GGUF tensors: block sizes, bytes per block, names. Source: the GGUF specification (ggml).
 
+use candle_core::quantized::GgmlDType;
+
 /// An element type of a GGUF tensor that this program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(non_camel_case_types, reason = "the field's own spelling of these types")]
@@ -105,6 +107,27 @@ impl GgmlType {
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+        }
+    }
+}
+
+impl From<GgmlType> for GgmlDType {
+    /// Candle's name of the type.
+    fn from(ggml_type: GgmlType) -> Self {
+        match ggml_type {
+            GgmlType::F32 => Self::F32,
+            GgmlType::F16 => Self::F16,
+            GgmlType::BF16 => Self::BF16,
+            GgmlType::Q4_0 => Self::Q4_0,
+            GgmlType::Q4_1 => Self::Q4_1,
+            GgmlType::Q5_0 => Self::Q5_0,
+            GgmlType::Q5_1 => Self::Q5_1,
+            GgmlType::Q8_0 => Self::Q8_0,
+            GgmlType::Q2_K => Self::Q2K,
+            GgmlType::Q3_K => Self::Q3K,
+            GgmlType::Q4_K => Self::Q4K,
+            GgmlType::Q5_K => Self::Q5K,
+            GgmlType::Q6_K => Self::Q6K,
         }
     }
 }

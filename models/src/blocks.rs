@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use kernels::GgmlType;
@@ -19,7 +19,7 @@ pub(crate) fn dequantize(ggml_type: GgmlType, bytes: &[u8]) -> Result<Vec<f32>> 
         GgmlType::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
         _ => {
             let len = bytes.len() / ggml_type.block_bytes() * ggml_type.block_len();
-            let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, candle_type(ggml_type))?;
+            let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, ggml_type.into())?;
             QTensor::new(storage, len)?.dequantize(&Device::Cpu)?.to_vec1()?
         }
     })
@@ -33,25 +33,7 @@ pub(crate) fn quantize(ggml_type: GgmlType, values: &[f32]) -> Result<Vec<u8>> {
         GgmlType::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         _ => {
             let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-            QTensor::quantize(&tensor, candle_type(ggml_type))?.data()?.into_owned()
+            QTensor::quantize(&tensor, ggml_type.into())?.data()?.into_owned()
         }
     })
-}
-
-fn candle_type(ggml_type: GgmlType) -> GgmlDType {
-    match ggml_type {
-        GgmlType::F32 => GgmlDType::F32,
-        GgmlType::F16 => GgmlDType::F16,
-        GgmlType::BF16 => GgmlDType::BF16,
-        GgmlType::Q4_0 => GgmlDType::Q4_0,
-        GgmlType::Q4_1 => GgmlDType::Q4_1,
-        GgmlType::Q5_0 => GgmlDType::Q5_0,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q2_K => GgmlDType::Q2K,
-        GgmlType::Q3_K => GgmlDType::Q3K,
-        GgmlType::Q4_K => GgmlDType::Q4K,
-        GgmlType::Q5_K => GgmlDType::Q5K,
-        GgmlType::Q6_K => GgmlDType::Q6K,
-    }
 }

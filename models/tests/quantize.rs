@@ -17,17 +17,9 @@ fn relative_error(a: &ModelFile, b: &ModelFile, name: &str) -> f64 {
 
 fn values(file: &ModelFile, name: &str) -> Vec<f32> {
     use candle_core::Device;
-    use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+    use candle_core::quantized::{QStorage, QTensor};
     let view = file.tensor(name).unwrap();
-    let dtype = match view.ggml_type {
-        GgmlType::F32 => GgmlDType::F32,
-        GgmlType::F16 => GgmlDType::F16,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q6_K => GgmlDType::Q6K,
-        GgmlType::Q4_K => GgmlDType::Q4K,
-        other => panic!("no test writes {}", other.name()),
-    };
-    let storage = QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, dtype).unwrap();
+    let storage = QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, view.ggml_type.into()).unwrap();
     let tensor = QTensor::new(storage, view.shape.clone()).unwrap().dequantize(&Device::Cpu).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }

@@ -67,15 +67,8 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
 
 /// The values of a tensor, by Candle's arithmetic.
 fn values(view: &TensorView) -> Vec<f32> {
-    use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-    let dtype = match view.ggml_type {
-        GgmlType::F32 => GgmlDType::F32,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q6_K => GgmlDType::Q6K,
-        GgmlType::Q4_K => GgmlDType::Q4K,
-        other => panic!("no test writes {}", other.name()),
-    };
-    let storage = QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, dtype).unwrap();
+    use candle_core::quantized::{QStorage, QTensor};
+    let storage = QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, view.ggml_type.into()).unwrap();
     let tensor = QTensor::new(storage, view.shape.clone()).unwrap().dequantize(&Device::Cpu).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }

@@ -1,10 +1,5 @@
 //! How the integers of a chunk, 8 rows by 32 columns, are stored: bit planes interleaved so that one 32-byte load gives
 //! `[row 0..8][4 consecutive columns]`. Vector `v` of a chunk covers columns `4v..4v + 4`.
-//!
-//! Planes (byte `[r][b]` is byte `4r + b` of a 32-byte vector):
-//! - nibbles, 128 bytes `[i: 4][r][b]`: low half column `4i + b`, high half column `16 + 4i + b`;
-//! - pairs, 64 bytes `[h: 2][r][b]`: bits `2i..2i + 2` column `16h + 4i + b`;
-//! - bits, 32 bytes `[r][b]`: bit `v` column `4v + b`.
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 #[cfg(target_arch = "x86_64")]
@@ -12,23 +7,35 @@ use std::arch::x86_64::{
     __m256i, _mm256_and_si256, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi8, _mm256_setzero_si256,
     _mm256_slli_epi16, _mm256_srli_epi16,
 };
+use std::marker::PhantomData;
 
-/// Integers of one width. Values are unsigned unless [`Quants::SIGNED`].
+/// Integers of one width, or the bits of them that one plane holds.
 pub(crate) trait Quants: 'static {
     /// Bytes of a chunk.
     const BYTES: usize;
-    /// Whether values are two's complement bytes.
+    /// The largest magnitude.
+    const MAX: usize;
+    /// Whether values are two's complement bytes, and not unsigned.
     const SIGNED: bool = false;
     /// Bit planes that have to be put together.
     const PLANES: usize = 1;
-    /// How many vectors' products with int8 may be added in 16 bits: `RUN * 2 * max * 127 <= 32767`.
-    const RUN: usize;
+    /// How many vectors' products with int8 may be added in 16 bits: `RUN * 2 * MAX * 127 <= 32767`.
+    const RUN: usize = if 8 * 2 * Self::MAX * 127 <= 32767 { 8 } else { 32767 / (2 * Self::MAX * 127) };
 
     /// Writes one row's 32 integers into a chunk whose bytes were zero.
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]);
 
-    /// Reads one row's 32 integers.
-    fn get(chunk: &[u8], row: usize) -> [u8; 32];
+    /// One row's integers of columns `4v..4v + 4`, a byte each.
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32;
+
+    /// One row's 32 integers.
+    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
+        let mut quants = [0; 32];
+        for (v, four) in quants.chunks_exact_mut(4).enumerate() {
+            four.copy_from_slice(&Self::word(chunk, row, v).to_le_bytes());
+        }
+        quants
+    }
 
     /// The chunk's 8 vectors, one byte an integer.
     ///
@@ -38,22 +45,22 @@ pub(crate) trait Quants: 'static {
     unsafe fn load(chunk: *const u8) -> [__m256i; 8];
 }
 
-/// 2 bits: pairs.
-pub(crate) enum Bits2 {}
-/// 3 bits: pairs, then bits for the third.
-pub(crate) enum Bits3 {}
-/// 4 bits: nibbles.
-pub(crate) enum Bits4 {}
-/// 5 bits: nibbles, then bits for the fifth.
-pub(crate) enum Bits5 {}
-/// 6 bits: nibbles, then pairs for the high two.
-pub(crate) enum Bits6 {}
-/// Signed bytes, 256 bytes `[v: 8][r][b]`.
+/// Bits 0 to 3: vectors `[i: 4][r][b]` with column `4i + b` in the low half of a byte, column `16 + 4i + b` in the high.
+pub(crate) enum Nibbles {}
+/// Bits `AT` and `AT + 1`: vectors `[h: 2][r][b]` with column `16h + 4i + b` in bits `2i..2i + 2`.
+pub(crate) enum Pairs<const AT: usize> {}
+/// Bit `AT`: one vector `[r][b]` with column `4v + b` in bit `v`.
+pub(crate) enum Bit<const AT: usize> {}
+/// Signed bytes: vectors `[v: 8][r][b]`.
 pub(crate) enum Int8 {}
+/// The plane `A`, then the plane `B` for other bits of the same integers.
+pub(crate) struct Both<A, B>(PhantomData<(A, B)>);
 
-const NIBBLES: usize = 128;
-const PAIRS: usize = 64;
-const BITS: usize = 32;
+pub(crate) type Bits2 = Pairs<0>;
+pub(crate) type Bits3 = Both<Pairs<0>, Bit<2>>;
+pub(crate) type Bits4 = Nibbles;
+pub(crate) type Bits5 = Both<Nibbles, Bit<4>>;
+pub(crate) type Bits6 = Both<Nibbles, Pairs<4>>;
 
 /// Four integers, columns `4v..4v + 4`, as one word.
 fn word(bytes: &[u8], v: usize) -> u32 {
@@ -70,46 +77,6 @@ const fn every(mask: u8) -> u32 {
     u32::from_le_bytes([mask; 4])
 }
 
-fn put_nibbles(plane: &mut [u8], row: usize, quants: &[u8]) {
-    for (i, vector) in plane.chunks_exact_mut(32).enumerate() {
-        let [low, high] = [word(quants, i), word(quants, i + 4)];
-        put_word(vector, row, low & every(15) | (high & every(15)) << 4);
-    }
-}
-
-fn nibbles(plane: &[u8], row: usize, v: usize) -> u32 {
-    word(&plane[v % 4 * 32..], row) >> (v / 4 * 4) & every(15)
-}
-
-fn put_pairs(plane: &mut [u8], row: usize, quants: &[u8], shift: usize) {
-    for (h, vector) in plane.chunks_exact_mut(32).enumerate() {
-        let pairs = (0..4).map(|i| (word(quants, h * 4 + i) >> shift & every(3)) << (i * 2));
-        put_word(vector, row, pairs.fold(0, |all, pair| all | pair));
-    }
-}
-
-fn pairs(plane: &[u8], row: usize, v: usize) -> u32 {
-    word(&plane[v / 4 * 32..], row) >> (v % 4 * 2) & every(3)
-}
-
-fn put_bits(vector: &mut [u8], row: usize, quants: &[u8], shift: usize) {
-    let bits = (0..8).map(|v| (word(quants, v) >> shift & every(1)) << v);
-    put_word(vector, row, bits.fold(0, |all, bit| all | bit));
-}
-
-fn bits(vector: &[u8], row: usize, v: usize) -> u32 {
-    word(vector, row) >> v & every(1)
-}
-
-/// The 32 integers whose words `of` gives.
-fn gather(of: impl Fn(usize) -> u32) -> [u8; 32] {
-    let mut quants = [0; 32];
-    for (v, four) in quants.chunks_exact_mut(4).enumerate() {
-        four.copy_from_slice(&of(v).to_le_bytes());
-    }
-    quants
-}
-
 /// # Safety
 /// AVX2, and 32 readable bytes at `at`.
 #[cfg(target_arch = "x86_64")]
@@ -119,97 +86,30 @@ unsafe fn load32(at: *const u8) -> __m256i {
     unsafe { _mm256_loadu_si256(at.cast()) }
 }
 
-/// # Safety
-/// AVX2, and [`NIBBLES`] readable bytes at `plane`.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn load_nibbles(plane: *const u8) -> [__m256i; 8] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mask = _mm256_set1_epi8(15);
-        let mut q = [_mm256_setzero_si256(); 8];
-        for i in 0..4 {
-            let both = load32(plane.add(i * 32));
-            q[i] = _mm256_and_si256(both, mask);
-            q[i + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
-        }
-        q
-    }
-}
-
-/// Moves bit pairs `2i` of each byte to bits `TO..TO + 2`, other bits cleared.
+/// Each vector's bits of `mask`.
 ///
 /// # Safety
 /// AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn pairs_at<const TO: i32>(v: __m256i) -> [__m256i; 4] {
+unsafe fn masked<const N: usize>(vectors: [__m256i; N], mask: u8) -> [__m256i; N] {
     // SAFETY: the caller's promise.
-    unsafe {
-        let mask = _mm256_set1_epi8(3 << TO);
-        let shifted = if TO == 4 {
-            [_mm256_slli_epi16::<4>(v), _mm256_slli_epi16::<2>(v), v, _mm256_srli_epi16::<2>(v)]
-        } else {
-            [v, _mm256_srli_epi16::<2>(v), _mm256_srli_epi16::<4>(v), _mm256_srli_epi16::<6>(v)]
-        };
-        [
-            _mm256_and_si256(shifted[0], mask),
-            _mm256_and_si256(shifted[1], mask),
-            _mm256_and_si256(shifted[2], mask),
-            _mm256_and_si256(shifted[3], mask),
-        ]
-    }
+    unsafe { vectors.map(|v| _mm256_and_si256(v, _mm256_set1_epi8(mask as i8))) }
 }
 
-/// Ors bit `v` of each byte of `bits` into bit `TO` of `q[v]`.
-///
-/// # Safety
-/// AVX2.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn or_bits<const TO: i32>(q: &mut [__m256i; 8], bits: __m256i) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mask = _mm256_set1_epi8(1 << TO);
-        let shifted = if TO == 4 {
-            [
-                _mm256_slli_epi16::<4>(bits),
-                _mm256_slli_epi16::<3>(bits),
-                _mm256_slli_epi16::<2>(bits),
-                _mm256_slli_epi16::<1>(bits),
-                bits,
-                _mm256_srli_epi16::<1>(bits),
-                _mm256_srli_epi16::<2>(bits),
-                _mm256_srli_epi16::<3>(bits),
-            ]
-        } else {
-            [
-                _mm256_slli_epi16::<2>(bits),
-                _mm256_slli_epi16::<1>(bits),
-                bits,
-                _mm256_srli_epi16::<1>(bits),
-                _mm256_srli_epi16::<2>(bits),
-                _mm256_srli_epi16::<3>(bits),
-                _mm256_srli_epi16::<4>(bits),
-                _mm256_srli_epi16::<5>(bits),
-            ]
-        };
-        for (q, shifted) in q.iter_mut().zip(shifted) {
-            *q = _mm256_or_si256(*q, _mm256_and_si256(shifted, mask));
-        }
-    }
-}
-
-impl Quants for Bits2 {
-    const BYTES: usize = PAIRS;
-    const RUN: usize = 8;
+impl Quants for Nibbles {
+    const BYTES: usize = 128;
+    const MAX: usize = 15;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        put_pairs(chunk, row, quants, 0);
+        for (i, vector) in chunk.chunks_exact_mut(32).enumerate() {
+            let [low, high] = [word(quants, i), word(quants, i + 4)];
+            put_word(vector, row, low & every(15) | (high & every(15)) << 4);
+        }
     }
 
-    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        gather(|v| pairs(chunk, row, v))
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
+        word(&chunk[v % 4 * 32..], row) >> (v / 4 * 4) & every(15)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -217,99 +117,101 @@ impl Quants for Bits2 {
     unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
         // SAFETY: the caller's promise.
         unsafe {
-            let [a, b] = [pairs_at::<0>(load32(chunk)), pairs_at::<0>(load32(chunk.add(32)))];
-            [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
-        }
-    }
-}
-
-impl Quants for Bits3 {
-    const BYTES: usize = PAIRS + BITS;
-    const PLANES: usize = 2;
-    const RUN: usize = 8;
-
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        let (pairs, bits) = chunk.split_at_mut(PAIRS);
-        put_pairs(pairs, row, quants, 0);
-        put_bits(bits, row, quants, 2);
-    }
-
-    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        gather(|v| pairs(chunk, row, v) | bits(&chunk[PAIRS..], row, v) << 2)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut q = Bits2::load(chunk);
-            or_bits::<2>(&mut q, load32(chunk.add(PAIRS)));
+            let mask = _mm256_set1_epi8(15);
+            let mut q = [_mm256_setzero_si256(); 8];
+            for i in 0..4 {
+                let both = load32(chunk.add(i * 32));
+                q[i] = _mm256_and_si256(both, mask);
+                q[i + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+            }
             q
         }
     }
 }
 
-impl Quants for Bits4 {
-    const BYTES: usize = NIBBLES;
-    const RUN: usize = 8;
+impl<const AT: usize> Quants for Pairs<AT> {
+    const BYTES: usize = 64;
+    const MAX: usize = 3 << AT;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        put_nibbles(chunk, row, quants);
+        for (h, vector) in chunk.chunks_exact_mut(32).enumerate() {
+            let pairs = (0..4).map(|i| (word(quants, h * 4 + i) >> AT & every(3)) << (i * 2));
+            put_word(vector, row, pairs.fold(0, |all, pair| all | pair));
+        }
     }
 
-    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        gather(|v| nibbles(chunk, row, v))
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
+        (word(&chunk[v / 4 * 32..], row) >> (v % 4 * 2) & every(3)) << AT
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { load_nibbles(chunk) }
-    }
-}
-
-impl Quants for Bits5 {
-    const BYTES: usize = NIBBLES + BITS;
-    const PLANES: usize = 2;
-    const RUN: usize = 4;
-
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        let (nibbles, bits) = chunk.split_at_mut(NIBBLES);
-        put_nibbles(nibbles, row, quants);
-        put_bits(bits, row, quants, 4);
-    }
-
-    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        gather(|v| nibbles(chunk, row, v) | bits(&chunk[NIBBLES..], row, v) << 4)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
+        const { assert!(AT == 0 || AT == 4) }
         // SAFETY: the caller's promise.
         unsafe {
-            let mut q = load_nibbles(chunk);
-            or_bits::<4>(&mut q, load32(chunk.add(NIBBLES)));
-            q
+            let mut q = [_mm256_setzero_si256(); 8];
+            for (h, q) in q.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                let v = load32(chunk.add(h * 32));
+                *q = if AT == 4 {
+                    [_mm256_slli_epi16::<4>(v), _mm256_slli_epi16::<2>(v), v, _mm256_srli_epi16::<2>(v)]
+                } else {
+                    [v, _mm256_srli_epi16::<2>(v), _mm256_srli_epi16::<4>(v), _mm256_srli_epi16::<6>(v)]
+                };
+            }
+            masked(q, 3 << AT)
         }
     }
 }
 
-impl Quants for Bits6 {
-    const BYTES: usize = NIBBLES + PAIRS;
-    const PLANES: usize = 2;
-    const RUN: usize = 2;
+impl<const AT: usize> Quants for Bit<AT> {
+    const BYTES: usize = 32;
+    const MAX: usize = 1 << AT;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        let (nibbles, pairs) = chunk.split_at_mut(NIBBLES);
-        put_nibbles(nibbles, row, quants);
-        put_pairs(pairs, row, quants, 4);
+        let bits = (0..8).map(|v| (word(quants, v) >> AT & every(1)) << v);
+        put_word(chunk, row, bits.fold(0, |all, bit| all | bit));
     }
 
-    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        gather(|v| nibbles(chunk, row, v) | pairs(&chunk[NIBBLES..], row, v) << 4)
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
+        (word(chunk, row) >> v & every(1)) << AT
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
+        const { assert!(AT == 2 || AT == 4) }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = load32(chunk);
+            let [left2, left1] = [_mm256_slli_epi16::<2>(bits), _mm256_slli_epi16::<1>(bits)];
+            let [right1, right2] = [_mm256_srli_epi16::<1>(bits), _mm256_srli_epi16::<2>(bits)];
+            let right3 = _mm256_srli_epi16::<3>(bits);
+            let q = if AT == 4 {
+                let [left4, left3] = [_mm256_slli_epi16::<4>(bits), _mm256_slli_epi16::<3>(bits)];
+                [left4, left3, left2, left1, bits, right1, right2, right3]
+            } else {
+                let [right4, right5] = [_mm256_srli_epi16::<4>(bits), _mm256_srli_epi16::<5>(bits)];
+                [left2, left1, bits, right1, right2, right3, right4, right5]
+            };
+            masked(q, 1 << AT)
+        }
+    }
+}
+
+impl<A: Quants, B: Quants> Quants for Both<A, B> {
+    const BYTES: usize = A::BYTES + B::BYTES;
+    const MAX: usize = A::MAX + B::MAX;
+    const PLANES: usize = A::PLANES + B::PLANES;
+
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
+        let (a, b) = chunk.split_at_mut(A::BYTES);
+        A::put(a, row, quants);
+        B::put(b, row, quants);
+    }
+
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
+        A::word(chunk, row, v) | B::word(&chunk[A::BYTES..], row, v)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -317,12 +219,9 @@ impl Quants for Bits6 {
     unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut q = load_nibbles(chunk);
-            for h in 0..2 {
-                let high = pairs_at::<4>(load32(chunk.add(NIBBLES + h * 32)));
-                for i in 0..4 {
-                    q[h * 4 + i] = _mm256_or_si256(q[h * 4 + i], high[i]);
-                }
+            let mut q = A::load(chunk);
+            for (q, b) in q.iter_mut().zip(B::load(chunk.add(A::BYTES))) {
+                *q = _mm256_or_si256(*q, b);
             }
             q
         }
@@ -331,8 +230,8 @@ impl Quants for Bits6 {
 
 impl Quants for Int8 {
     const BYTES: usize = 256;
+    const MAX: usize = 128;
     const SIGNED: bool = true;
-    const RUN: usize = 1;
 
     fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
         for (v, vector) in chunk.chunks_exact_mut(32).enumerate() {
@@ -340,8 +239,8 @@ impl Quants for Int8 {
         }
     }
 
-    fn get(chunk: &[u8], row: usize) -> [u8; 32] {
-        gather(|v| word(&chunk[v * 32..], row))
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
+        word(&chunk[v * 32..], row)
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -1,33 +1,15 @@
 //! Packing and dequantising against Candle's own dequantisation of the same bytes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use crate::testing::{compute, random_blocks};
 use crate::{GgmlType, PackedMatrix};
 
-fn candle_type(ggml_type: GgmlType) -> GgmlDType {
-    match ggml_type {
-        GgmlType::F32 => GgmlDType::F32,
-        GgmlType::F16 => GgmlDType::F16,
-        GgmlType::BF16 => GgmlDType::BF16,
-        GgmlType::Q4_0 => GgmlDType::Q4_0,
-        GgmlType::Q4_1 => GgmlDType::Q4_1,
-        GgmlType::Q5_0 => GgmlDType::Q5_0,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q2_K => GgmlDType::Q2K,
-        GgmlType::Q3_K => GgmlDType::Q3K,
-        GgmlType::Q4_K => GgmlDType::Q4K,
-        GgmlType::Q5_K => GgmlDType::Q5K,
-        GgmlType::Q6_K => GgmlDType::Q6K,
-    }
-}
-
 /// Candle's values of a `(rows, columns)` tensor of GGUF bytes.
 fn candle_values(ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Vec<f32> {
-    let storage = QStorage::from_data(bytes.to_vec().into(), &Device::Cpu, candle_type(ggml_type)).unwrap();
+    let storage = QStorage::from_data(bytes.to_vec().into(), &Device::Cpu, ggml_type.into()).unwrap();
     let tensor = QTensor::new(storage, (rows, columns)).unwrap().dequantize(&Device::Cpu).unwrap();
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
 }

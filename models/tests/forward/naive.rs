@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 
 use candle_core::Device;
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use half::{bf16, f16};
-use kernels::{GgmlType, RopeStyle};
+use candle_core::quantized::{QStorage, QTensor};
+use kernels::RopeStyle;
 use models::{ModelConfig, ModelFile, RopeScaling, TensorView};
 
 use crate::Result;
@@ -199,28 +198,7 @@ fn vector(file: &ModelFile, name: &str) -> Result<Vec<f64>> {
 }
 
 fn dequantise(view: &TensorView) -> Result<Vec<f32>> {
-    let dtype = match view.ggml_type {
-        GgmlType::F32 => {
-            return Ok(view.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect());
-        }
-        GgmlType::F16 => {
-            return Ok(view.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect());
-        }
-        GgmlType::BF16 => {
-            return Ok(view.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect());
-        }
-        GgmlType::Q4_0 => GgmlDType::Q4_0,
-        GgmlType::Q4_1 => GgmlDType::Q4_1,
-        GgmlType::Q5_0 => GgmlDType::Q5_0,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q2_K => GgmlDType::Q2K,
-        GgmlType::Q3_K => GgmlDType::Q3K,
-        GgmlType::Q4_K => GgmlDType::Q4K,
-        GgmlType::Q5_K => GgmlDType::Q5K,
-        GgmlType::Q6_K => GgmlDType::Q6K,
-    };
-    let storage = QStorage::from_data(Cow::Borrowed(view.bytes), &Device::Cpu, dtype)?;
+    let storage = QStorage::from_data(Cow::Borrowed(view.bytes), &Device::Cpu, view.ggml_type.into())?;
     let tensor = QTensor::new(storage, view.shape.as_slice())?.dequantize(&Device::Cpu)?;
     Ok(tensor.flatten_all()?.to_vec1()?)
 }

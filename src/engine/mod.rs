@@ -29,6 +29,7 @@ pub use request::{
     CacheScope, EngineError, EngineRequest, FinishReason, Generation, SamplingParams, SubmitError, TokenEvent,
     TokenLogprob, TokenUsage,
 };
+pub use sampler::{NotFinite, SamplerState, Scratch as SamplerScratch};
 
 #[cfg(test)]
 mod tests;

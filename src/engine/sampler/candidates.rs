@@ -1,28 +1,45 @@
 //! Choosing from the likeliest: top-k, top-p, min-p and typical-p. Nothing is sorted in full: a set is found by
 //! selection, in time linear in the vocabulary whatever the parameters.
 
-use super::passes;
+use std::cmp::Ordering;
+
+use super::{SamplingParams, passes};
+
+/// Values that are looked at together before any is looked at alone.
+const CHUNK: usize = 16;
 
 /// A token that may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
     pub id: u32,
-    /// Not normalised.
+    /// `(logit - largest logit) / temperature`: 0 of the likeliest, less of others.
+    pub exponent: f32,
+    /// `e` to the exponent.
     pub weight: f32,
-    /// The least key is the best; likeliest first unless something else is asked for.
-    pub key: f32,
 }
 
 impl Candidate {
-    /// A candidate to be judged by its likelihood.
-    pub fn new(id: u32, weight: f32) -> Self {
-        Self { id, weight, key: -weight }
+    pub fn new(id: u32, exponent: f32) -> Self {
+        Self { id, exponent, weight: passes::exp_below_zero(exponent) }
+    }
+}
+
+/// A candidate among others that it is compared with: the least key is the best, of equal ones the lower id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ranked {
+    key: f32,
+    id: u32,
+    weight: f32,
+}
+
+impl Ranked {
+    fn order(&self, other: &Self) -> Ordering {
+        self.key.total_cmp(&other.key).then(self.id.cmp(&other.id))
     }
 }
 
 /// The `k` largest values with their ids, largest first; of equal ones the lower ids.
 pub(super) fn largest(row: &[f32], k: usize, out: &mut Vec<(u32, f32)>) {
-    const CHUNK: usize = 16;
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let k = k.min(row.len());
     out.clear();
@@ -34,8 +51,7 @@ pub(super) fn largest(row: &[f32], k: usize, out: &mut Vec<(u32, f32)>) {
     let mut threshold = f32::NEG_INFINITY;
     let mut is_full = false;
     for (chunk, values) in row.chunks(CHUNK).enumerate() {
-        let max = values.iter().copied().fold(f32::NEG_INFINITY, |max, value| if value > max { value } else { max });
-        if is_full && max <= threshold {
+        if is_full && largest_of(values) <= threshold {
             continue;
         }
         for (index, &value) in values.iter().enumerate() {
@@ -57,17 +73,31 @@ pub(super) fn largest(row: &[f32], k: usize, out: &mut Vec<(u32, f32)>) {
     out.sort_unstable_by(order);
 }
 
-/// Keeps the best candidates (least key first, then lower ids) until their weights reach `target`. At least one is kept.
+/// The largest of a few numbers, in a form that the compiler makes vector code of.
+fn largest_of(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, |max, value| if value > max { value } else { max })
+}
+
+/// Keeps the best candidates by their keys until their weights reach `target`, at least one. Their order stays.
 ///
 /// Selection of a weighted quantile: halve the undecided range at its median, go on in the half in which the target is
 /// reached. Each round costs half of the one before.
-pub(super) fn keep_weight(candidates: &mut Vec<Candidate>, target: f64) {
-    let (mut start, mut end, mut before) = (0, candidates.len(), 0f64);
+pub(super) fn keep_best(
+    candidates: &mut Vec<Candidate>,
+    target: f64,
+    ranked: &mut Vec<Ranked>,
+    key: impl Fn(&Candidate) -> f32,
+) {
+    let rank = |candidate: &Candidate| Ranked { key: key(candidate), id: candidate.id, weight: candidate.weight };
+    ranked.clear();
+    ranked.extend(candidates.iter().map(rank));
+    let (mut start, mut end, mut before) = (0, ranked.len(), 0f64);
+    // Invariant: what lies before `start` is kept and better than the rest, what lies from `end` on is not kept.
     while end - start > 1 {
         let middle = (end - start) / 2;
-        let undecided = &mut candidates[start..end];
-        undecided.select_nth_unstable_by(middle, |a, b| a.key.total_cmp(&b.key).then(a.id.cmp(&b.id)));
-        let half = total_weight(&undecided[..middle]);
+        let undecided = &mut ranked[start..end];
+        undecided.select_nth_unstable_by(middle, Ranked::order);
+        let half: f64 = undecided[..middle].iter().map(|ranked| f64::from(ranked.weight)).sum();
         if before + half >= target {
             end = start + middle;
         } else {
@@ -75,7 +105,9 @@ pub(super) fn keep_weight(candidates: &mut Vec<Candidate>, target: f64) {
             start += middle;
         }
     }
-    candidates.truncate(end.max(1));
+    if let Some(worst) = ranked.get(start) {
+        candidates.retain(|candidate| rank(candidate).order(worst).is_le());
+    }
 }
 
 /// The sum of weights.
@@ -83,25 +115,31 @@ pub(super) fn total_weight(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
 }
 
-/// The candidates among which the nucleus of `top_p` and everything that `min_p` leaves must lie.
+/// A weight below which no token can survive `top_p` and, where there is none, `min_p`.
 ///
 /// `weights`: relative to the largest, which is 1, with sum `total`.
-pub(super) fn plausible(weights: &[f32], total: f64, top_p: f32, out: &mut Vec<Candidate>) {
-    // Most rows have their nucleus among few tokens; where one does not, all are candidates.
-    for floor in [1e-3f32, 1e-6] {
-        let inside: f64 = weights.chunks(1024).map(|block| block_above(block, floor)).sum();
-        if inside >= f64::from(top_p) * total {
-            return gather(weights, floor, out);
-        }
+pub(super) fn least_weight(weights: &[f32], total: f64, params: &SamplingParams) -> f32 {
+    if params.top_p >= 1.0 {
+        return params.min_p.min(1.0);
     }
-    gather(weights, 0.0, out);
+    // Most rows have their nucleus among few tokens; where one does not, all are candidates.
+    let holds_nucleus = |floor: &f32| {
+        let inside: f64 = weights.chunks(1024).map(|block| block_above(block, *floor)).sum();
+        inside >= f64::from(params.top_p) * total
+    };
+    [1e-3, 1e-6].into_iter().find(holds_nucleus).unwrap_or(0.0)
 }
 
-/// The candidates of at least this weight.
-pub(super) fn gather(weights: &[f32], floor: f32, out: &mut Vec<Candidate>) {
-    out.clear();
-    let candidates = weights.iter().enumerate().filter(|(_, weight)| **weight >= floor && **weight > 0.0);
-    out.extend(candidates.map(|(id, &weight)| Candidate::new(id as u32, weight)));
+/// Hands out the weights of at least `least` and above zero, with their ids, ascending.
+pub(super) fn gather(weights: &[f32], least: f32, mut take: impl FnMut(usize, f32)) {
+    let least = least.max(f32::MIN_POSITIVE);
+    for (chunk, values) in weights.chunks(CHUNK).enumerate() {
+        if largest_of(values) >= least {
+            for (index, &weight) in values.iter().enumerate().filter(|(_, weight)| **weight >= least) {
+                take(chunk * CHUNK + index, weight);
+            }
+        }
+    }
 }
 
 fn block_above(block: &[f32], floor: f32) -> f64 {
@@ -113,25 +151,25 @@ fn block_above(block: &[f32], floor: f32) -> f64 {
 }
 
 /// Locally typical sampling (Meister et al. 2023): keeps those whose surprise is nearest to the entropy.
-pub(super) fn keep_typical(candidates: &mut Vec<Candidate>, typical_p: f32) {
+///
+/// Surprise is the logarithm of the total less the exponent, and entropy is its mean: the logarithm cancels out.
+pub(super) fn keep_typical(candidates: &mut Vec<Candidate>, typical_p: f32, ranked: &mut Vec<Ranked>) {
     let total = total_weight(candidates);
-    let share = |candidate: &Candidate| f64::from(candidate.weight) / total;
-    let entropy: f64 = candidates.iter().map(|candidate| -share(candidate) * share(candidate).ln()).sum();
-    for candidate in candidates.iter_mut() {
-        candidate.key = (-share(candidate).ln() - entropy).abs() as f32;
+    let product = |candidate: &Candidate| f64::from(candidate.weight) * f64::from(candidate.exponent);
+    let mean = (candidates.iter().map(product).sum::<f64>() / total) as f32;
+    let distance = |candidate: &Candidate| (candidate.exponent - mean).abs();
+    let target = f64::from(typical_p) * total;
+    // Most of the weight is near; the rest need not be compared.
+    let near = |candidate: &&Candidate| distance(candidate) <= 3.0;
+    if candidates.iter().filter(near).map(|candidate| f64::from(candidate.weight)).sum::<f64>() >= target {
+        candidates.retain(|candidate| near(&candidate));
     }
-    keep_weight(candidates, f64::from(typical_p) * total);
+    keep_best(candidates, target, ranked, distance);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Everything sorted: what the selections above must agree with.
-    fn sorted(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
-        candidates.sort_by(|a, b| a.key.total_cmp(&b.key).then(a.id.cmp(&b.id)));
-        candidates
-    }
 
     fn random_row(random: &mut fastrand::Rng, len: usize, levels: u32) -> Vec<f32> {
         (0..len).map(|_| random.u32(0..levels) as f32 / 8.0 - 20.0).collect()
@@ -158,45 +196,20 @@ mod tests {
         for round in 0..300 {
             let len = random.usize(1..400);
             let levels = [2, 30, 1_000_000][round % 3];
-            let weight = |random: &mut fastrand::Rng| (random.u32(1..=levels)) as f32;
-            let all: Vec<Candidate> = (0..len as u32).map(|id| Candidate::new(id, weight(&mut random))).collect();
-            let share = random.f32() * 0.998 + 0.001;
+            let candidate = |id| {
+                let weight = random.u32(1..=levels) as f32;
+                Candidate { id, exponent: weight.ln(), weight }
+            };
+            let all: Vec<Candidate> = (0..len as u32).map(candidate).collect();
+            let target = f64::from(random.f32() * 0.998 + 0.001) * total_weight(&all);
             let mut kept = all.clone();
-            let target = f64::from(share) * total_weight(&all);
-            keep_weight(&mut kept, target);
-            let order = sorted(all.clone());
-            let size = (1..=len).find(|&size| total_weight(&order[..size]) >= target).unwrap_or(len);
-            assert_eq!(sorted(kept), order[..size]);
+            keep_best(&mut kept, target, &mut Vec::new(), |candidate| -candidate.weight);
+            let mut best = all;
+            best.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id)));
+            let size = (1..=len).find(|&size| total_weight(&best[..size]) >= target).unwrap_or(len);
+            best.truncate(size);
+            best.sort_by_key(|candidate| candidate.id);
+            assert_eq!(kept, best);
         }
-    }
-
-    #[test]
-    fn the_plausible_hold_the_nucleus() {
-        let mut random = fastrand::Rng::with_seed(3);
-        let mut found = Vec::new();
-        for spread in [0.1f32, 3.0, 10.0, 80.0] {
-            let weights: Vec<f32> = (0..3000).map(|_| (-random.f32() * spread).exp()).collect();
-            for top_p in [0.01, 0.5, 0.9, 0.9999] {
-                plausible(&weights, passes::sum(&weights), top_p, &mut found);
-                let mut all = Vec::new();
-                gather(&weights, 0.0, &mut all);
-                let total = total_weight(&all);
-                let order = sorted(all);
-                let target = f64::from(top_p) * total * 0.9999;
-                let size = (1..=order.len()).find(|&size| total_weight(&order[..size]) >= target).unwrap_or(0);
-                assert_eq!(sorted(found.clone())[..size], order[..size]);
-            }
-        }
-        assert!(found.len() < 3000, "a peaked row has few candidates");
-    }
-
-    #[test]
-    fn typical_sampling_drops_the_obvious_when_surprise_is_expected() {
-        // One token of weight 10 beside a hundred of weight 1: most of the mass is about as surprising as the entropy.
-        let mut candidates: Vec<Candidate> = (0..100).map(|id| Candidate::new(id, 1.0)).collect();
-        candidates.push(Candidate::new(100, 10.0));
-        keep_typical(&mut candidates, 0.5);
-        assert!(candidates.iter().all(|candidate| candidate.id != 100));
-        assert_eq!(candidates.len(), 55);
     }
 }

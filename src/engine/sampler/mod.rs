@@ -1,7 +1,7 @@
 //! From a row of logits to a token. Deterministic: a function of logits, parameters, seed and the sequence's own tokens.
 //!
 //! Order: penalties and biases, temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each over what the one
-//! before it left. Must not know tensors, batches or blocks.
+//! before it left; the draw goes through what is left in the order of ids. Must not know tensors, batches or blocks.
 
 mod candidates;
 mod passes;
@@ -10,7 +10,10 @@ mod random;
 
 use std::sync::Arc;
 
-use self::{candidates::Candidate, penalties::TokenCounts};
+use self::{
+    candidates::{Candidate, Ranked},
+    penalties::TokenCounts,
+};
 use super::{
     SamplingParams, TokenLogprob,
     batch::{SampledToken, SamplingSpec, SequenceStart},
@@ -21,7 +24,7 @@ const COLDEST: f32 = 1e-5;
 
 /// What the choice of a sequence's next token depends on besides the logits.
 #[derive(Debug, Clone)]
-pub(super) struct SamplerState {
+pub struct SamplerState {
     spec: Arc<SamplingSpec>,
     counts: Option<TokenCounts>,
     num_generated: usize,
@@ -29,15 +32,16 @@ pub(super) struct SamplerState {
 
 /// The logits are not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NotFinite;
+pub struct NotFinite;
 
 /// Memory that a sampling thread keeps between rows.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub struct Scratch {
     logits: Vec<f32>,
     weights: Vec<f32>,
     largest: Vec<(u32, f32)>,
     candidates: Vec<Candidate>,
+    ranked: Vec<Ranked>,
 }
 
 impl SamplerState {
@@ -93,40 +97,52 @@ impl SamplerState {
             return passes::first_max(logits, max) as u32;
         }
         let draw = random::uniform(self.spec.seed, self.num_generated);
+        let scale = params.temperature.recip();
         let top_k = params.top_k as usize;
-        if top_k > 0 && top_k < logits.len() {
-            candidates::largest(logits, top_k, &mut scratch.largest);
-            let weight = |logit: f32| passes::exp_below_zero((logit - max) / params.temperature);
-            scratch.candidates.clear();
-            scratch.candidates.extend(scratch.largest.iter().map(|&(id, logit)| Candidate::new(id, weight(logit))));
+        let truncates = params.top_p < 1.0 || params.min_p > 0.0 || params.typical_p < 1.0;
+        let Scratch { weights, largest, candidates, ranked, .. } = scratch;
+        let exponent = |logit: f32| (logit - max) * scale;
+        candidates.clear();
+        let total = if (1..logits.len()).contains(&top_k) {
+            candidates::largest(logits, top_k, largest);
+            largest.sort_unstable_by_key(|&(id, _)| id);
+            candidates.extend(largest.iter().map(|&(id, logit)| Candidate::new(id, exponent(logit))));
+            candidates.retain(|candidate| candidate.weight > 0.0);
+            candidates::total_weight(candidates)
         } else {
-            let total = passes::weights(logits, max, params.temperature, &mut scratch.weights);
-            if params.top_p >= 1.0 && params.min_p <= 0.0 && params.typical_p >= 1.0 {
-                return passes::pick(&scratch.weights, draw * total) as u32;
+            let total = passes::weights(logits, max, scale, weights);
+            if !truncates {
+                return passes::pick(weights, draw * total) as u32;
             }
-            candidates::plausible(&scratch.weights, total, params.top_p, &mut scratch.candidates);
-            // The nucleus is a share of everything, not of what is plausible.
-            return choose_among(&mut scratch.candidates, total, params, draw);
-        }
-        let total = candidates::total_weight(&scratch.candidates);
-        choose_among(&mut scratch.candidates, total, params, draw)
+            let least = candidates::least_weight(weights, total, params);
+            candidates::gather(weights, least, |id, weight| {
+                candidates.push(Candidate { id: id as u32, exponent: exponent(logits[id]), weight });
+            });
+            total
+        };
+        truncate(candidates, total, params, ranked);
+        choose_among(candidates, draw)
     }
 }
 
-/// Narrows the candidates down, `total` being the weight of everything `top_p` counts, and takes the one at `draw`.
-fn choose_among(candidates: &mut Vec<Candidate>, total: f64, params: &SamplingParams, draw: f64) -> u32 {
+/// Narrows the candidates down, `total` being the weight of everything that `top_p` is a share of.
+fn truncate(candidates: &mut Vec<Candidate>, total: f64, params: &SamplingParams, ranked: &mut Vec<Ranked>) {
     if params.top_p < 1.0 {
-        candidates::keep_weight(candidates, f64::from(params.top_p.max(0.0)) * total);
+        candidates::keep_best(candidates, f64::from(params.top_p.max(0.0)) * total, ranked, |c| -c.exponent);
     }
     if params.min_p > 0.0 {
         // Weights are relative to the likeliest, which is 1 and always survives.
         candidates.retain(|candidate| candidate.weight >= params.min_p.min(1.0));
     }
     if params.typical_p < 1.0 {
-        candidates::keep_typical(candidates, params.typical_p.max(0.0));
+        candidates::keep_typical(candidates, params.typical_p.max(0.0), ranked);
     }
+}
+
+/// The candidate at `draw`, 0 to 1, of the way through all weights in the order of ids.
+fn choose_among(candidates: &[Candidate], draw: f64) -> u32 {
     let mut target = draw * candidates::total_weight(candidates);
-    for candidate in candidates.iter() {
+    for candidate in candidates {
         target -= f64::from(candidate.weight);
         if target < 0.0 {
             return candidate.id;

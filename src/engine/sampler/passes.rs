@@ -26,9 +26,8 @@ pub(super) fn first_max(row: &[f32], max: f32) -> usize {
     row.iter().position(|&value| value >= max).unwrap_or(0)
 }
 
-/// `out[i] = exp((row[i] - max) / temperature)`; returns the sum.
-pub(super) fn weights(row: &[f32], max: f32, temperature: f32, out: &mut Vec<f32>) -> f64 {
-    let scale = temperature.recip();
+/// `out[i] = exp((row[i] - max) * scale)`; returns the sum.
+pub(super) fn weights(row: &[f32], max: f32, scale: f32, out: &mut Vec<f32>) -> f64 {
     out.clear();
     out.extend(row.iter().map(|&value| exp_below_zero((value - max) * scale)));
     sum(out)

@@ -222,8 +222,80 @@ fn extreme_parameters_choose_something() {
         SamplingParams { typical_p: 0.0, top_p: -1.0, ..params() },
         SamplingParams { logit_bias: vec![(3, f32::MAX), (4, f32::MIN)], ..params() },
         SamplingParams { frequency_penalty: 1e30, ..params() },
+        SamplingParams { frequency_penalty: 1e38, top_k: 300, typical_p: 0.5, ..params() },
     ];
     for params in extremes {
         assert!((sample(&state_of(spec(params), &[1], &[2, 3]), &row) as usize) < row.len());
+    }
+}
+
+/// What [`SamplerState::choose`] means, with everything sorted and nothing clever. Exponentials and the sum over a
+/// whole row, which rounds, are the sampler's own.
+fn plain_choice(logits: &[f32], params: &SamplingParams, draw: f64) -> u32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponent = |logit: &f32| (logit - max) * params.temperature.recip();
+    let mut kept: Vec<Candidate> = (0..).zip(logits).map(|(id, logit)| Candidate::new(id, exponent(logit))).collect();
+    let weights: Vec<f32> = kept.iter().map(|candidate| candidate.weight).collect();
+    kept.retain(|candidate| candidate.weight > 0.0);
+    let keep_share = |kept: &mut Vec<Candidate>, target: f64| {
+        let mut sum = 0.0;
+        let enough = kept.iter().position(|candidate| {
+            sum += f64::from(candidate.weight);
+            sum >= target
+        });
+        kept.truncate(enough.map_or(kept.len(), |last| last + 1));
+    };
+    let total = |kept: &[Candidate]| kept.iter().map(|candidate| f64::from(candidate.weight)).sum::<f64>();
+    kept.sort_by(|a, b| b.exponent.total_cmp(&a.exponent).then(a.id.cmp(&b.id)));
+    if params.top_k > 0 {
+        kept.truncate(params.top_k as usize);
+    }
+    if params.top_p < 1.0 {
+        let total = if params.top_k > 0 { total(&kept) } else { passes::sum(&weights) };
+        let target = f64::from(params.top_p) * total;
+        keep_share(&mut kept, target);
+    }
+    kept.retain(|candidate| candidate.weight >= params.min_p);
+    if params.typical_p < 1.0 {
+        let product = |candidate: &Candidate| f64::from(candidate.weight) * f64::from(candidate.exponent);
+        let mean = (kept.iter().map(product).sum::<f64>() / total(&kept)) as f32;
+        let distance = |candidate: &Candidate| (candidate.exponent - mean).abs();
+        kept.sort_by(|a, b| distance(a).total_cmp(&distance(b)).then(a.id.cmp(&b.id)));
+        let target = f64::from(params.typical_p) * total(&kept);
+        keep_share(&mut kept, target);
+    }
+    kept.sort_by_key(|candidate| candidate.id);
+    let mut target = draw * total(&kept);
+    let chosen = kept.iter().find(|candidate| {
+        target -= f64::from(candidate.weight);
+        target < 0.0
+    });
+    chosen.unwrap_or(&kept[kept.len() - 1]).id
+}
+
+#[test]
+fn choices_are_those_of_a_plain_sampler() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut scratch = Scratch::default();
+    for round in 0..3000 {
+        let len = random.usize(1..1500);
+        let spread = [0.5, 6.0, 40.0][round % 3];
+        // Few levels: many tokens are equally likely.
+        let levels = [8, 1 << 20][round % 2];
+        let row: Vec<f32> = (0..len).map(|_| spread * random.u32(..levels) as f32 / levels as f32).collect();
+        let mut sometimes = |off: f32, value: f32| if random.bool() { off } else { value };
+        let params = SamplingParams {
+            temperature: sometimes(1.0, 0.3),
+            top_p: sometimes(1.0, 0.9),
+            min_p: sometimes(0.0, 0.05),
+            typical_p: sometimes(1.0, 0.7),
+            top_k: sometimes(0.0, 30.0) as u32,
+            ..params()
+        };
+        for seed in 0..4 {
+            let spec = SamplingSpec { seed, ..spec(params.clone()) };
+            let found = state_of(spec, &[0], &[]).sample(&row, &mut scratch).unwrap().id;
+            assert_eq!(found, plain_choice(&row, &params, random::uniform(seed, 0)), "round {round}: {params:?}");
+        }
     }
 }

@@ -80,6 +80,32 @@ PYTHON
   rm -rf "$dir"
 }
 
+# start_postgres: a PostgreSQL server of our own on a free port, in a temporary directory, for as long as the shell that
+# started it. Exports STEPPE_TEST_POSTGRES, its URL.
+start_postgres() {
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || apt_install postgresql
+  local bin port tenths=300 as=()
+  bin=$(dirname "$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | tail -n 1)")
+  port=$(free_port)
+  postgres_dir=$(mktemp -d)
+  # It refuses to run as root.
+  if [ "$(id -u)" = 0 ]; then
+    chown postgres "$postgres_dir"
+    as=(setpriv --reuid=postgres --regid=postgres --init-groups)
+  fi
+  "${as[@]}" "$bin/initdb" --pgdata "$postgres_dir/data" --auth trust --username steppe --encoding UTF8 >/dev/null
+  "${as[@]}" "$bin/postgres" -D "$postgres_dir/data" -p "$port" -k "$postgres_dir" -c listen_addresses=127.0.0.1 \
+    -c fsync=off >"$postgres_dir/log" 2>&1 &
+  postgres=$!
+  trap 'kill -INT "$postgres" 2>/dev/null || true; wait "$postgres" 2>/dev/null || true; rm -rf "$postgres_dir"' EXIT
+  until "$bin/pg_isready" --quiet --host 127.0.0.1 --port "$port"; do
+    tenths=$((tenths - 1))
+    [ $tenths -gt 0 ] && kill -0 "$postgres" || { tail -n 30 "$postgres_dir/log"; return 1; }
+    sleep 0.1
+  done
+  export STEPPE_TEST_POSTGRES=postgres://steppe@127.0.0.1:$port/postgres
+}
+
 # A TCP port that is free right now.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 

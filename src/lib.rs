@@ -1,5 +1,6 @@
 //! Steppe serves local language models in its own process. The binary is thin; this library is the program.
 
+pub mod auth;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -10,5 +11,6 @@ pub mod library;
 pub mod manifest;
 pub mod server;
 pub mod startup;
+pub mod store;
 pub mod telemetry;
 pub mod text;

@@ -155,7 +155,7 @@ mod tests {
         running.start();
         let crowd: Vec<_> = (0..30).map(|_| admission.enter(0, 1).unwrap()).collect();
         assert_eq!(crowd[29].1.position, 29);
-        assert_eq!(crowd[29].1.expected_wait, Duration::from_secs(60));
+        assert_eq!(crowd[29].1.expected_wait, Duration::from_mins(1));
         let (_permit, place) = admission.enter(0, 2).unwrap();
         assert_eq!(place, QueuePlace { position: 1, expected_wait: Duration::from_secs(4) });
         assert_eq!(admission.enter(1, 3).unwrap().1.position, 0, "higher priority goes first");

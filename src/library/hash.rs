@@ -1,6 +1,5 @@
 //! SHA-256 of files too large for memory.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -20,8 +19,5 @@ pub fn sha256_of(path: &Path, progress: &mut dyn FnMut(u64)) -> io::Result<Strin
         hasher.update(&buffer[..read]);
         progress(read as u64);
     }
-    Ok(hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hex::encode(hasher.finalize()))
 }

@@ -63,11 +63,11 @@ impl Setup {
             },
             manifest: Manifest::default(),
             max_body: 64 * 1024,
-            receive: Duration::from_secs(60),
+            receive: Duration::from_mins(1),
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             keep_alive: Duration::from_secs(15),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             tokenizer,
             template,
         }

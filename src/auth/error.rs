@@ -1,0 +1,26 @@
+//! Why somebody is not let in. Deliberately few words: an attacker learns nothing from them.
+
+use crate::store::StoreError;
+
+/// Why a credential was not taken or not given.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The credential is not good: unknown, expired, revoked, or its user is disabled.
+    #[error("the credential is not valid")]
+    Invalid,
+    /// Name and password do not belong together.
+    #[error("Incorrect username or password")]
+    WrongPassword,
+    /// A password that is too short to be one.
+    #[error("a password needs at least {0} characters")]
+    WeakPassword(usize),
+    /// A secret in the database or the configuration cannot be used.
+    #[error("the {0} cannot be used: {1}")]
+    Secret(&'static str, String),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gives no random numbers, or a task was lost.
+    #[error("{0}")]
+    System(String),
+}

@@ -1,0 +1,88 @@
+//! From name and password to tokens, from one refresh token to the next.
+
+use rand::distr::{Alphanumeric, SampleString as _};
+
+use super::{AuthError, Authenticator};
+use crate::store::{Moment, RefreshToken, Role, Rotation, User, now};
+
+/// What somebody who has logged in gets.
+pub struct Login {
+    /// A JWT.
+    pub access_token: String,
+    /// Seconds that it is good for.
+    pub expires_in: u64,
+    /// Good for one refresh.
+    pub refresh_token: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+const REFRESH_CHARACTERS: usize = 43;
+
+impl Authenticator {
+    /// Logs a user in.
+    ///
+    /// # Errors
+    /// [`AuthError::WrongPassword`] for an unknown or disabled user and for a wrong password, after the same time.
+    pub async fn log_in(&self, name: &str, password: &str) -> Result<Login, AuthError> {
+        let user = self.inner.store.user_named(name).await?.filter(|user| !user.disabled);
+        let hash = user.as_ref().and_then(|user| user.password_hash.clone());
+        let right = self.inner.passwords.verify(password.to_owned(), hash).await?;
+        let user = user.filter(|_| right).ok_or(AuthError::WrongPassword)?;
+        let (refresh_token, expires_at) = self.new_refresh_token();
+        let hash = self.inner.keys.hash(&refresh_token);
+        let family = Alphanumeric.sample_string(&mut rand::rng(), REFRESH_CHARACTERS);
+        let token = RefreshToken { hash: &hash, family: &family, user_id: &user.id, expires_at };
+        self.inner.store.add_refresh_token(token).await?;
+        self.login(&user, refresh_token)
+    }
+
+    /// Takes a refresh token, which is used up, and gives new tokens.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] for one that is not good; one that was good before ends all that descend from its login.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Login, AuthError> {
+        let (new, expires_at) = self.new_refresh_token();
+        let new_hash = self.inner.keys.hash(&new);
+        for hash in self.inner.keys.hashes(refresh_token) {
+            match self.inner.store.rotate_refresh_token(&hash, &new_hash, expires_at).await? {
+                Rotation::Done { user_id } => return self.login(&self.active_user(&user_id).await?, new),
+                Rotation::Reused => {
+                    tracing::warn!("a refresh token was used twice: all tokens of its login are void");
+                    return Err(AuthError::Invalid);
+                }
+                Rotation::Unknown => {}
+            }
+        }
+        Err(AuthError::Invalid)
+    }
+
+    /// Takes an access or refresh token back. One that is not good is none to take back (RFC 7009).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revoke(&self, token: &str) -> Result<(), AuthError> {
+        if let Ok(claims) = self.inner.tokens.verify(token) {
+            return Ok(self.inner.store.revoke_token(&claims.jti, claims.exp * 1000).await?);
+        }
+        for hash in self.inner.keys.hashes(token) {
+            self.inner.store.end_refresh_family(&hash).await?;
+        }
+        Ok(())
+    }
+
+    fn new_refresh_token(&self) -> (String, Moment) {
+        let lifetime = self.inner.tokens.settings.refresh_lifetime.as_millis() as Moment;
+        (Alphanumeric.sample_string(&mut rand::rng(), REFRESH_CHARACTERS), now() + lifetime)
+    }
+
+    fn login(&self, user: &User, refresh_token: String) -> Result<Login, AuthError> {
+        let jti = Alphanumeric.sample_string(&mut rand::rng(), 22);
+        Ok(Login {
+            access_token: self.inner.tokens.issue(&user.id, jti)?,
+            expires_in: self.inner.tokens.settings.lifetime.as_secs(),
+            refresh_token,
+            role: user.role,
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! Who asks: credentials become an [`Identity`], or nothing. Must not know HTTP.
+
+mod api_keys;
+mod error;
+mod login;
+mod passwords;
+mod tokens;
+
+use std::sync::Arc;
+
+pub use api_keys::{KeyRequest, MadeKey};
+pub use error::AuthError;
+pub use login::Login;
+pub use passwords::{hash as hash_password, random as random_password};
+pub use tokens::TokenSettings;
+
+use self::api_keys::KeyHasher;
+use self::passwords::Passwords;
+use self::tokens::Tokens;
+use crate::store::{Role, Store, User, now};
+
+/// Somebody who may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub user_id: String,
+    /// Under what name.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Department, if any.
+    pub department_id: Option<String>,
+    /// What they came with.
+    pub credential: Credential,
+}
+
+/// What somebody came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// An access token, by its `jti`.
+    Token(String),
+    /// An API key.
+    Key {
+        /// Which.
+        id: String,
+        /// What it may be used for.
+        scopes: Vec<String>,
+        /// Models that it may use; none is all.
+        models: Vec<String>,
+    },
+}
+
+/// Checks credentials and makes them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    keys: KeyHasher,
+    tokens: Tokens,
+    passwords: Passwords,
+}
+
+/// What every API key begins with; other bearers are access tokens.
+const KEY_PREFIX: &str = "sk-";
+
+impl Authenticator {
+    /// Reads the secrets, which are made when there are none.
+    ///
+    /// # Errors
+    /// When the database fails or holds secrets that make no sense.
+    pub async fn open(store: Store, settings: TokenSettings) -> Result<Self, AuthError> {
+        let keys = KeyHasher::open(&store).await?;
+        let tokens = Tokens::open(&store, settings).await?;
+        Ok(Self { inner: Arc::new(Inner { store, keys, tokens, passwords: Passwords::new() }) })
+    }
+
+    /// Whose bearer credential this is.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] for anything that is not good now, whatever the reason.
+    pub async fn bearer(&self, credential: &str) -> Result<Identity, AuthError> {
+        if credential.starts_with(KEY_PREFIX) { self.api_key(credential).await } else { self.token(credential).await }
+    }
+
+    async fn api_key(&self, secret: &str) -> Result<Identity, AuthError> {
+        let Inner { store, keys, .. } = &*self.inner;
+        for hash in keys.hashes(secret) {
+            if let Some(key) = store.api_key_hashed(&hash).await? {
+                if !key.is_good(now()) {
+                    return Err(AuthError::Invalid);
+                }
+                let user = self.active_user(&key.user_id).await?;
+                return Ok(user.identity(Credential::Key { id: key.id, scopes: key.scopes, models: key.models }));
+            }
+        }
+        Err(AuthError::Invalid)
+    }
+
+    async fn token(&self, token: &str) -> Result<Identity, AuthError> {
+        let claims = self.inner.tokens.verify(token)?;
+        let user = self.active_user(&claims.sub).await?;
+        if claims.issued_at() < user.tokens_from || self.inner.store.is_revoked(&claims.jti).await? {
+            return Err(AuthError::Invalid);
+        }
+        Ok(user.identity(Credential::Token(claims.jti)))
+    }
+
+    async fn active_user(&self, id: &str) -> Result<User, AuthError> {
+        let user = self.inner.store.user(id).await?;
+        user.filter(|user| !user.disabled).ok_or(AuthError::Invalid)
+    }
+}
+
+impl User {
+    fn identity(self, credential: Credential) -> Identity {
+        let Self { id, name, role, department_id, .. } = self;
+        Identity { user_id: id, name, role, department_id, credential }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The SQL database: SQLite in the data directory, or PostgreSQL by URL. Statements and migrations are the same text for
+//! both. One file per kind of row. Must not know HTTP, or what a secret is good for.
+
+mod api_keys;
+mod departments;
+mod migrations;
+mod refresh_tokens;
+mod revoked_tokens;
+mod secrets;
+mod users;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
+
+pub use api_keys::{ApiKey, NewApiKey};
+pub use departments::Department;
+pub use refresh_tokens::{RefreshToken, Rotation};
+pub use secrets::{Purpose, Secret};
+pub use users::{NewUser, Role, User};
+
+/// Milliseconds since 1970.
+pub type Moment = i64;
+
+/// A statement waits so long for a connection, and a connection for another's transaction.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SQLITE_CONNECTIONS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// Why the database did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is one of this name already.
+    #[error("`{0}` exists already")]
+    Exists(String),
+    /// There is none of this name.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// What is stored makes no sense to this version of the program.
+    #[error("the database holds {0}, which this version does not understand")]
+    Foreign(String),
+    /// The schema could not be brought up to date.
+    #[error("the database could not be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The file of the database could not be made.
+    #[error("the database file {path} could not be made: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// What a call gives.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+}
+
+impl Store {
+    /// Opens SQLite in this file, which is made when it is absent, readable for its owner only.
+    ///
+    /// # Errors
+    /// When the file cannot be made or is no database of ours.
+    pub async fn sqlite(path: &Path) -> Result<Self> {
+        private_file(path).map_err(|source| StoreError::File { path: path.display().to_string(), source })?;
+        // A path may hold anything, a URL may not.
+        let encoded: String = path.display().to_string().bytes().map(url_byte).collect();
+        Self::open(&format!("sqlite:{encoded}"), SQLITE_CONNECTIONS).await
+    }
+
+    /// Connects to PostgreSQL.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    pub async fn postgres(url: &str) -> Result<Self> {
+        Self::open(url, POSTGRES_CONNECTIONS).await
+    }
+
+    async fn open(url: &str, connections: u32) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let options: AnyConnectOptions = url.parse()?;
+        let sqlite = url.starts_with("sqlite:");
+        // A pool tries again until its patience ends; one connection says at once what is wrong.
+        let mut first = AnyConnection::connect_with(&options).await?;
+        if sqlite {
+            first.execute(SQLITE_SETTINGS).await?;
+        }
+        migrations::all().run(&mut first).await?;
+        first.close().await?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(PATIENCE)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if sqlite {
+                        connection.execute(SQLITE_SETTINGS).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Waits until no statement runs, and closes.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Readers do not wait for the writer, and a commit is on the disk when it returns.
+const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                               PRAGMA busy_timeout = 5000;";
+
+fn private_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+fn url_byte(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+        char::from(byte).to_string()
+    } else {
+        format!("%{byte:02X}")
+    }
+}
+
+/// The moment it is.
+pub fn now() -> Moment {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as Moment)
+}
+
+/// An identifier like `user_0193…`: later ones sort after earlier ones, and nobody can guess one.
+fn new_id(kind: &str) -> String {
+    format!("{kind}_{:012x}{:020x}", now(), rand::random::<u128>() >> 48)
+}
+
+/// Whether an error says that a row of this key exists.
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The same suite on SQLite and, where `STEPPE_TEST_POSTGRES` names a server that may be written to, on PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+/// A fresh database on each kind of server there is.
+async fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Store::sqlite(&folder.path().join("a b%?#.db")).await.unwrap();
+    let mut stores = vec![(sqlite, Some(folder))];
+    if let Ok(url) = std::env::var("STEPPE_TEST_POSTGRES") {
+        let name = format!("steppe_test_{:x}", rand::random::<u64>());
+        let admin = Store::connect_only(&url).await;
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
+        let base = url.rsplit_once('/').unwrap().0;
+        stores.push((Store::postgres(&format!("{base}/{name}")).await.unwrap(), None));
+    }
+    stores
+}
+
+impl Store {
+    async fn connect_only(url: &str) -> AnyPool {
+        sqlx::any::install_default_drivers();
+        AnyPool::connect(url).await.unwrap()
+    }
+}
+
+fn ann<'a>() -> NewUser<'a> {
+    NewUser { name: "Ann", password_hash: Some("hash"), role: Role::User, department_id: None }
+}
+
+#[tokio::test]
+async fn users_are_found_by_id_and_by_name_in_any_case() {
+    for (store, _folder) in stores().await {
+        let department = store.add_department("Бухгалтерия").await.unwrap();
+        let new = NewUser { name: "Мария", department_id: Some(&department.id), role: Role::Admin, ..ann() };
+        let maria = store.add_user(new).await.unwrap();
+        assert_eq!(store.user_named("МАРИЯ").await.unwrap(), Some(maria.clone()));
+        assert_eq!(store.user(&maria.id).await.unwrap(), Some(maria.clone()));
+        assert!(matches!(store.add_user(new).await, Err(StoreError::Exists(name)) if name == "мария"));
+        assert_eq!(store.user_named("nobody").await.unwrap(), None);
+        store.add_user(ann()).await.unwrap();
+        let names: Vec<String> = store.users().await.unwrap().into_iter().map(|user| user.name).collect();
+        assert_eq!(names, ["ann", "мария"]);
+        assert_eq!(store.departments().await.unwrap(), [department]);
+    }
+}
+
+#[tokio::test]
+async fn a_new_password_and_a_ban_void_tokens() {
+    for (store, _folder) in stores().await {
+        let user = store.add_user(ann()).await.unwrap();
+        store.set_password(&user.id, "other").await.unwrap();
+        let changed = store.user(&user.id).await.unwrap().unwrap();
+        assert_eq!(changed.password_hash.as_deref(), Some("other"));
+        assert!(changed.tokens_from >= user.created_at);
+        store.set_disabled(&user.id, true).await.unwrap();
+        assert!(store.user(&user.id).await.unwrap().unwrap().disabled);
+        assert!(matches!(store.set_disabled("nobody", true).await, Err(StoreError::NotFound(_))));
+    }
+}
+
+#[tokio::test]
+async fn keys_belong_to_their_user() {
+    for (store, _folder) in stores().await {
+        let (owner, other) =
+            (store.add_user(ann()).await.unwrap(), store.add_user(NewUser { name: "bob", ..ann() }).await.unwrap());
+        let scopes = ["chat".to_owned(), "act_as".to_owned()];
+        let new = NewApiKey {
+            user_id: &owner.id,
+            name: "laptop",
+            hash: "h",
+            hint: "wxyz",
+            scopes: &scopes,
+            models: &[],
+            expires_at: Some(now() + 60_000),
+        };
+        let key = store.add_api_key(new).await.unwrap();
+        assert_eq!(store.api_key_hashed("h").await.unwrap(), Some(key.clone()));
+        assert!(store.add_api_key(new).await.is_err(), "a hash is unique");
+        assert!(key.is_good(now()) && !key.is_good(now() + 60_001));
+        assert!(matches!(store.revoke_api_key(&other.id, &key.id).await, Err(StoreError::NotFound(_))));
+        store.revoke_api_key(&owner.id, &key.id).await.unwrap();
+        let revoked = store.api_keys_of(&owner.id).await.unwrap().remove(0);
+        store.revoke_api_key(&owner.id, &key.id).await.unwrap();
+        assert_eq!(
+            store.api_keys_of(&owner.id).await.unwrap(),
+            std::slice::from_ref(&revoked),
+            "the first moment stays"
+        );
+        assert!(!revoked.is_good(now()));
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_a_second_use_ends_the_family() {
+    for (store, _folder) in stores().await {
+        let user = store.add_user(ann()).await.unwrap();
+        let later = now() + 60_000;
+        let token = |hash| RefreshToken { hash, family: "f", user_id: &user.id, expires_at: later };
+        store.add_refresh_token(token("1")).await.unwrap();
+        let done = Rotation::Done { user_id: user.id.clone() };
+        assert_eq!(store.rotate_refresh_token("1", "2", later).await.unwrap(), done);
+        assert_eq!(store.rotate_refresh_token("2", "3", later).await.unwrap(), done);
+        assert_eq!(store.rotate_refresh_token("1", "x", later).await.unwrap(), Rotation::Reused);
+        assert_eq!(store.rotate_refresh_token("3", "4", later).await.unwrap(), Rotation::Unknown, "the family is gone");
+        store.add_refresh_token(RefreshToken { expires_at: now() - 1, ..token("old") }).await.unwrap();
+        assert_eq!(store.rotate_refresh_token("old", "y", later).await.unwrap(), Rotation::Unknown);
+        assert_eq!(store.prune_refresh_tokens().await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn of_many_refreshes_at_once_one_succeeds() {
+    for (store, _folder) in stores().await {
+        let user = store.add_user(ann()).await.unwrap();
+        let later = now() + 60_000;
+        let token = RefreshToken { hash: "1", family: "f", user_id: &user.id, expires_at: later };
+        store.add_refresh_token(token).await.unwrap();
+        let attempts = (0..8).map(|index| {
+            let store = store.clone();
+            tokio::spawn(async move { store.rotate_refresh_token("1", &format!("n{index}"), later).await })
+        });
+        let mut done = 0;
+        for attempt in attempts.collect::<Vec<_>>() {
+            done += usize::from(matches!(attempt.await.unwrap(), Ok(Rotation::Done { .. })));
+        }
+        assert_eq!(done, 1);
+    }
+}
+
+#[tokio::test]
+async fn revoked_tokens_are_remembered_until_their_end() {
+    for (store, _folder) in stores().await {
+        store.revoke_token("a", now() + 60_000).await.unwrap();
+        store.revoke_token("a", now() + 60_000).await.unwrap();
+        store.revoke_token("b", now() - 1).await.unwrap();
+        assert!(store.is_revoked("a").await.unwrap() && !store.is_revoked("c").await.unwrap());
+        assert_eq!(store.prune_revoked_tokens().await.unwrap(), 1);
+        assert!(store.is_revoked("a").await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_made_once_and_rotate() {
+    for (store, _folder) in stores().await {
+        let first = store.secrets(Purpose::TokenKey, || "one".to_owned()).await.unwrap();
+        let again = store.secrets(Purpose::TokenKey, || unreachable!("it is there")).await.unwrap();
+        assert_eq!(first, again);
+        store.secrets(Purpose::CacheMac, || "other".to_owned()).await.unwrap();
+        let rotated = store.rotate_secret(Purpose::TokenKey, "two").await.unwrap();
+        let materials: Vec<&str> = rotated.iter().map(|secret| secret.material.as_str()).collect();
+        assert_eq!(materials, ["two", "one"]);
+        assert!(!format!("{rotated:?}").contains("two"), "secrets do not reach logs");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_private_and_opens_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data/steppe.db");
+    let store = Store::sqlite(&path).await.unwrap();
+    let user = store.add_user(ann()).await.unwrap();
+    store.close().await;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
+    let again = Store::sqlite(&path).await.unwrap();
+    assert_eq!(again.user(&user.id).await.unwrap(), Some(user));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_one_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("steppe.db");
+    std::fs::write(&path, vec![b'x'; 5000]).unwrap();
+    let error = Store::sqlite(&path).await.unwrap_err().to_string();
+    assert!(error.contains("not a database"), "{error}");
+}

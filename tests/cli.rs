@@ -59,6 +59,21 @@ fn a_made_model_is_imported_listed_and_inspected() {
 }
 
 #[test]
+fn a_made_model_has_the_tokenizer_that_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let published = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.fixtures/llama2/tokenizer.json");
+    out(&steppe(here, &["make-model", "made.gguf", "--tokenizer", published]));
+    out(&steppe(here, &["make-model", "made", "--safetensors", "--tokenizer", published]));
+    let inspected = |name| json(&steppe(here, &["inspect", name, "--json"]));
+    assert_eq!(inspected("made.gguf")["tokenizer"]["model"], "llama");
+    assert_eq!(inspected("made")["vocab_size"], inspected("made.gguf")["vocab_size"]);
+    let bytes = |path: &Path| std::fs::read(path).unwrap();
+    assert_eq!(bytes(&here.join("made/tokenizer.json")), bytes(Path::new(published)));
+    assert!(error(&steppe(here, &["make-model", "x", "--tokenizer", "absent.json"])).contains("absent.json"));
+}
+
+#[test]
 fn import_never_replaces_and_never_installs_what_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

@@ -202,12 +202,12 @@ impl ModelFile {
         }
     }
 
-    /// Tells the system that the pages under `view` will not be read again soon, so that a loader's memory does not
-    /// grow by the file as it packs. The view stays valid: its pages are read from the file anew when touched.
-    pub fn release(&self, view: &TensorView<'_>) {
+    /// Tells the system that the pages under `bytes`, a part of a tensor, will not be read again soon, so that a
+    /// reader's memory does not grow by the file. They stay valid: pages are read from the file anew when touched.
+    pub fn release(&self, bytes: &[u8]) {
         match &self.source {
-            Source::Gguf(file) => file.release(view.bytes),
-            Source::Safetensors(directory) => directory.release(view.bytes),
+            Source::Gguf(file) => file.release(bytes),
+            Source::Safetensors(directory) => directory.release(bytes),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A file mapped read-only into memory. Owns the only `unsafe` of reading; knows nothing of formats.
 //!
 //! What was proved about the *content* holds only while nobody writes to the file, so readers check text and numbers
-//! again whenever they decode them; what was proved about *ranges* holds for good.
+//! again whenever they decode them; what was proved about *ranges* holds until somebody cuts the file short, which ends
+//! the process with SIGBUS. A loaded model borrows nothing from the map: packing copies, and the map goes with the file.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -39,14 +39,15 @@ pub fn quantize(source: &ModelFile, recipe: Recipe, output: &Path, progress: &mu
         let rows = tensor.view.shape[0];
         let step = (CHUNK / tensor.columns).max(1) * threads();
         for first in (0..rows).step_by(step) {
-            let converted = tensor.convert(source, first..rows.min(first + step))?;
-            for bytes in &converted {
+            let last = rows.min(first + step);
+            for bytes in &tensor.convert(source, first..last)? {
                 data.write(bytes).map_err(io)?;
             }
-            done += (rows.min(first + step) - first) * tensor.row_bytes();
+            let read = &tensor.view.bytes[first * tensor.row_bytes()..last * tensor.row_bytes()];
+            source.release(read);
+            done += read.len();
             progress(done as f32 / total as f32);
         }
-        source.release(&tensor.view);
     }
     if let Some(factors) = factors {
         data.write(&factors).map_err(io)?;

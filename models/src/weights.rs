@@ -54,7 +54,7 @@ impl<'a> Weights<'a> {
             return Err(self.invalid(format!("tensor {name} is no matrix: its shape is {:?}", view.shape)));
         };
         let matrix = PackedMatrix::pack(self.compute, view.ggml_type, rows, columns, view.bytes)?;
-        self.file.release(&view);
+        self.file.release(view.bytes);
         self.done(rows * columns, matrix.bytes());
         Ok(matrix)
     }

@@ -1,7 +1,9 @@
 //! `steppe make-model`: a model with random weights, for tests and for benchmarks where the real file cannot be had.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use models::Architecture;
@@ -75,6 +77,9 @@ impl Args {
         let mut progress = |done: f32| bar.set_position((done * 1000.0) as u64);
         if self.safetensors {
             model.write_safetensors(&self.output, kernels::GgmlType::F16, 1)?;
+            if let Some(tokenizer) = &self.tokenizer {
+                copy_tokenizer(tokenizer, &self.output)?;
+            }
         } else {
             model.write_gguf(&self.output, &mut progress)?;
         }
@@ -102,8 +107,7 @@ impl Args {
         model.seed = self.seed;
         let config = &mut model.config;
         if let Some(tokenizer) = &self.tokenizer {
-            let beside = tokenizer.with_file_name("tokenizer_config.json");
-            model.vocabulary = models::read_tokenizer_json(tokenizer, Some(&beside))?;
+            model.vocabulary = models::read_tokenizer_json(tokenizer, Some(&config_beside(tokenizer)))?;
             config.vocab_size = config.vocab_size.max(model.vocabulary.tokens.len());
         }
         let set = |target: &mut usize, given: Option<usize>| *target = given.unwrap_or(*target);
@@ -119,4 +123,18 @@ impl Args {
         }
         Ok(model)
     }
+}
+
+fn config_beside(tokenizer: &Path) -> PathBuf {
+    tokenizer.with_file_name("tokenizer_config.json")
+}
+
+/// Puts a tokenizer into a safetensors directory as it is, not as GGUF's terms describe it.
+fn copy_tokenizer(tokenizer: &Path, directory: &Path) -> anyhow::Result<()> {
+    let copy = |from: &Path, name: &str| {
+        fs::copy(from, directory.join(name)).map(drop).with_context(|| from.display().to_string())
+    };
+    copy(tokenizer, "tokenizer.json")?;
+    let config = config_beside(tokenizer);
+    if config.is_file() { copy(&config, "tokenizer_config.json") } else { Ok(()) }
 }

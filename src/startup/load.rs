@@ -1,7 +1,5 @@
 //! Opens and loads the model, starts the engine on it and lets it produce one token.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use kernels::{Activations, Compute, ComputeOptions};
@@ -35,7 +33,7 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
         isa: config.engine.isa,
         activations: Activations::default(),
     })?;
-    let file = Arc::new(ModelFile::open(&model::locate(&config.model)?)?);
+    let file = ModelFile::open(&model::locate(&config.model)?)?;
     let sizes = Sizes::new(&file, &config.model, &config.engine, machine)?;
     let options = sizes.options.clone();
     let served = model::describe(&file, &config.model, options.max_context)?;

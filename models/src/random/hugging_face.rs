@@ -73,11 +73,17 @@ impl RandomModel {
         file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
         file.write_all(header.as_bytes()).map_err(io)?;
         for tensor in tensors {
-            let mut values = dequantize(tensor.ggml_type, &tensor.bytes(self.seed)?)?;
+            let mut write = |values: &[f32]| file.write_all(&quantize(float_type, values)?).map_err(io);
             if are_rotated(&tensor.name) && self.config.architecture.gguf_rope_style() == RopeStyle::Interleaved {
-                values = halved(&values, tensor.shape[1], self.config.head_dim);
+                let mut values = Vec::with_capacity(tensor.elements());
+                tensor.generate(self.seed, &mut |bytes| {
+                    values.extend(dequantize(tensor.ggml_type, bytes)?);
+                    Ok(())
+                })?;
+                write(&halved(&values, tensor.shape[1], self.config.head_dim))?;
+            } else {
+                tensor.generate(self.seed, &mut |bytes| write(&dequantize(tensor.ggml_type, bytes)?))?;
             }
-            file.write_all(&quantize(float_type, &values)?).map_err(io)?;
         }
         file.finish().map(|_| ())
     }

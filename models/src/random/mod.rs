@@ -198,16 +198,6 @@ impl RandomTensor {
         }
         Ok(())
     }
-
-    /// All bytes at once.
-    fn bytes(&self, seed: u64) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        self.generate(seed, &mut |bytes| {
-            all.extend(bytes);
-            Ok(())
-        })?;
-        Ok(all)
-    }
 }
 
 /// FNV-1a: a stream of its own for every name.

@@ -81,7 +81,7 @@ PYTHON
 }
 
 # start_postgres: a PostgreSQL server of our own on a free port, in a temporary directory, for as long as the shell that
-# started it. Exports STEPPE_TEST_POSTGRES, its URL.
+# started it. Exports TEST_POSTGRES_URL, its URL.
 start_postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || apt_install postgresql
   local bin port tenths=300 as=()
@@ -103,7 +103,7 @@ start_postgres() {
     [ $tenths -gt 0 ] && kill -0 "$postgres" || { tail -n 30 "$postgres_dir/log"; return 1; }
     sleep 0.1
   done
-  export STEPPE_TEST_POSTGRES=postgres://steppe@127.0.0.1:$port/postgres
+  export TEST_POSTGRES_URL=postgres://steppe@127.0.0.1:$port/postgres
 }
 
 # A TCP port that is free right now.

@@ -1,4 +1,4 @@
-//! The same suite on SQLite and, where `STEPPE_TEST_POSTGRES` names a server that may be written to, on PostgreSQL.
+//! The same suite on SQLite and, where `TEST_POSTGRES_URL` names a server that may be written to, on PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ async fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = Store::sqlite(&folder.path().join("a b%?#.db")).await.unwrap();
     let mut stores = vec![(sqlite, Some(folder))];
-    if let Ok(url) = std::env::var("STEPPE_TEST_POSTGRES") {
+    if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
         let name = format!("steppe_test_{:x}", rand::random::<u64>());
         let admin = Store::connect_only(&url).await;
         sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();

@@ -11,6 +11,7 @@ mod error;
 mod formats;
 mod ggml_type;
 mod kv;
+mod lines;
 mod ops;
 mod packed;
 mod pool;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::formats::{CHUNK, Codec, GROUP};
+use crate::lines::{self, Line};
 use crate::shared::Shared;
 use crate::{Compute, Error, GgmlType, Result};
 
@@ -34,11 +35,6 @@ pub(crate) struct Part {
     stride: usize,
     lines: Box<[Line]>,
 }
-
-/// One cache line; keeps the packed bytes aligned to it.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 impl PackedMatrix {
     /// Packs `bytes`, `rows` rows of `columns` elements in ggml's block layout of `ggml_type` (for F32, F16 and BF16:
@@ -137,12 +133,7 @@ impl Part {
 
     /// The packed bytes of unit `index`: a group of 8 rows, or one row of a float type.
     pub(crate) fn unit(&self, index: usize) -> &[u8] {
-        &self.bytes()[index * self.stride..][..self.stride]
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: lines are plain bytes, laid out without gaps.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * size_of::<Line>()) }
+        &lines::bytes(&self.lines)[index * self.stride..][..self.stride]
     }
 
     /// Writes columns `start..start + out.len()` of a row as f32. For quantised types both ends are multiples of 32.

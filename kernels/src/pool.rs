@@ -33,8 +33,8 @@ const EPOCH: u64 = 1 << 32;
 
 #[derive(Debug)]
 struct Shared {
-    state: Line<AtomicU64>,
-    next: Line<AtomicUsize>,
+    state: Padded<AtomicU64>,
+    next: Padded<AtomicUsize>,
     /// Invariant: written only by the submitting thread while the job is closed and has no members.
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -51,7 +51,7 @@ unsafe impl Send for Shared {}
 /// A value on a cache line of its own.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Line<T>(T);
+struct Padded<T>(T);
 
 /// A borrowed closure without its type.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +68,8 @@ impl Pool {
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let idle = Job { task: std::ptr::null(), call: |_, _, _| {}, count: 0, chunk: 1 };
         let shared = Arc::new(Shared {
-            state: Line(AtomicU64::new(0)),
-            next: Line(AtomicUsize::new(0)),
+            state: Padded(AtomicU64::new(0)),
+            next: Padded(AtomicUsize::new(0)),
             job: UnsafeCell::new(idle),
             panic: Mutex::new(None),
             sleepers: AtomicUsize::new(0),

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, TryLockError};
 
+use crate::lines::{Line, f32s_mut};
+
 /// One growing buffer per compute thread.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -14,19 +16,14 @@ pub(crate) struct Buffer {
     lines: Vec<Line>,
 }
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
 impl Buffer {
     /// The first `len` elements; what they hold is left from earlier uses.
     pub fn get(&mut self, len: usize) -> &mut [f32] {
-        let lines = len.div_ceil(16);
+        let lines = len.div_ceil(Line::F32S);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0.0; 16]));
+            self.lines.resize(lines, Line::ZERO);
         }
-        // SAFETY: a `Line` is 16 f32 without padding, and `lines` of them are there.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), len) }
+        &mut f32s_mut(&mut self.lines)[..len]
     }
 }
 

@@ -7,6 +7,7 @@
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 use crate::formats::CHUNK;
+use crate::lines::{Line, bytes_mut};
 use crate::shared::Shared;
 use crate::{Compute, Isa};
 
@@ -42,13 +43,17 @@ impl Scale {
 #[derive(Debug, Default)]
 pub(crate) struct ActivationBuffer(Vec<Line>);
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-/// The quantised activations of a product.
+/// The quantised activations of a product: the sum of the terms.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quantised<'a> {
+    pub(super) first: Term<'a>,
+    /// What the first one's rounding left, where precision is asked for.
+    pub(super) residual: Option<Term<'a>>,
+}
+
+/// Integers and scales of all tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Term<'a> {
     bytes: &'a [u8],
     num_tokens: usize,
     chunks: usize,
@@ -82,37 +87,32 @@ fn padded(tokens: usize) -> usize {
 
 impl<'a> Quantised<'a> {
     /// Quantises all rows of `x` into `buffer`, and with `precise` also what that leaves of them; columns are a
-    /// multiple of 32. The values are the sum of the terms.
-    pub(super) fn new(
-        compute: &Compute,
-        x: Input<'_>,
-        precise: bool,
-        buffer: &'a mut ActivationBuffer,
-    ) -> (Self, Option<Self>) {
+    /// multiple of 32.
+    pub(super) fn new(compute: &Compute, x: Input<'_>, precise: bool, buffer: &'a mut ActivationBuffer) -> Self {
         /// Values that are worth handing to another thread.
         const MIN_PARALLEL: usize = 1 << 15;
         let (num_tokens, chunks) = (x.num_tokens(), x.columns / CHUNK);
         let last = num_tokens % TILE;
-        let used = (num_tokens - last + padded(last)) * chunks * TOKEN_BYTES;
-        let lines = used.div_ceil(size_of::<Line>());
-        let terms = 1 + usize::from(precise);
-        if buffer.0.len() < lines * terms {
-            buffer.0.resize(lines * terms, Line([0; 64]));
-        }
-        let (first, rest) = buffer.0.split_at_mut(lines);
-        let (first, rest) = (as_bytes(first), as_bytes(&mut rest[..lines * (terms - 1)]));
-        let shared = (Shared::new(&mut *first), precise.then(|| Shared::new(&mut *rest)));
-        let fill = |token: usize| quantise_token(compute.isa(), x, token, shared);
         let tokens = num_tokens - last + padded(last);
+        let lines = (tokens * chunks * TOKEN_BYTES).div_ceil(size_of::<Line>());
+        let terms = if precise { 2 } else { 1 };
+        if buffer.0.len() < lines * terms {
+            buffer.0.resize(lines * terms, Line::ZERO);
+        }
+        let (first, rest) = bytes_mut(&mut buffer.0[..lines * terms]).split_at_mut(lines * size_of::<Line>());
+        let (first_term, residual_term) = (Shared::new(&mut *first), precise.then(|| Shared::new(&mut *rest)));
+        let fill = |token: usize| quantise_token(compute.isa(), x, token, first_term, residual_term);
         if x.values.len() < MIN_PARALLEL {
             (0..tokens).for_each(fill);
         } else {
             compute.parallel_for(tokens, fill);
         }
-        let term = |bytes| Self { bytes, num_tokens, chunks };
-        (term(first), precise.then(|| term(rest)))
+        let term = |bytes| Term { bytes, num_tokens, chunks };
+        Self { first: term(first), residual: precise.then(|| term(rest)) }
     }
+}
 
+impl<'a> Term<'a> {
     pub(super) fn tiles(&self) -> impl Iterator<Item = Tile<'a>> {
         let Self { bytes, num_tokens, chunks } = *self;
         (0..num_tokens).step_by(TILE).map(move |first| {
@@ -123,42 +123,62 @@ impl<'a> Quantised<'a> {
     }
 }
 
-fn as_bytes(lines: &mut [Line]) -> &mut [u8] {
-    // SAFETY: lines are plain bytes, laid out without gaps.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+/// Writes all chunks of one token into its tile of both terms; a token beyond the last is padding.
+fn quantise_token(isa: Isa, x: Input<'_>, token: usize, first: Shared<'_, u8>, residual: Option<Shared<'_, u8>>) {
+    let zeros = |values: &mut [u8]| {
+        values.fill(0);
+        Scale::default()
+    };
+    for chunk in 0..x.columns / CHUNK {
+        let place = Place::new(x, token, chunk);
+        // SAFETY: the places of a token belong to the one task that has it.
+        unsafe {
+            if token >= x.num_tokens() {
+                place.write(first, zeros);
+                residual.map(|residual| place.write(residual, zeros));
+                continue;
+            }
+            let x = &x.row(token)[chunk * CHUNK..][..CHUNK];
+            let (values, scale) = place.write(first, |values| quantise(isa, x, values));
+            if let Some(residual) = residual {
+                let left: [f32; CHUNK] = std::array::from_fn(|i| x[i] - scale.d * f32::from(values[i] as i8));
+                place.write(residual, |values| quantise(isa, &left, values));
+            }
+        }
+    }
 }
 
-/// Writes all chunks of one token (zeros for padding) into its tile, and what they leave into the second term's.
-fn quantise_token(isa: Isa, x: Input<'_>, token: usize, (bytes, residual): (Shared<'_, u8>, Option<Shared<'_, u8>>)) {
-    let (first, index) = (token / TILE * TILE, token % TILE);
-    let chunks = x.columns / CHUNK;
-    let padded = padded(TILE.min(x.num_tokens() - first));
-    for chunk in 0..chunks {
-        let start = (first * chunks + chunk * padded) * TOKEN_BYTES;
-        let x = (token < x.num_tokens()).then(|| &x.row(token)[chunk * CHUNK..][..CHUNK]);
-        let write = |bytes: Shared<'_, u8>, x: Option<&[f32]>, left: Option<&mut [f32; CHUNK]>| {
-            // SAFETY: these are this token's own bytes.
-            let values = unsafe { bytes.slice(start + index * CHUNK, CHUNK) };
-            let scale_at = start + padded * CHUNK + index * size_of::<Scale>();
-            // SAFETY: as above.
-            let scale_bytes = unsafe { bytes.slice(scale_at, size_of::<Scale>()) };
-            let scale = x.map_or_else(Scale::default, |x| quantise(isa, x, values));
-            if x.is_none() {
-                values.fill(0);
-            }
-            // SAFETY: the slice is as long as a scale.
-            unsafe { scale_bytes.as_mut_ptr().cast::<Scale>().write_unaligned(scale) };
-            for (left, (x, value)) in left.into_iter().flatten().zip(x.into_iter().flatten().zip(values)) {
-                *left = x - scale.d * f32::from(*value as i8);
-            }
-        };
-        let Some(residual) = residual else {
-            write(bytes, x, None);
-            continue;
-        };
-        let mut left = [0.0; CHUNK];
-        write(bytes, x, Some(&mut left));
-        write(residual, x.map(|_| left.as_slice()), None);
+/// Where a term has 32 columns of one token.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The first of 32 integers.
+    values: usize,
+    /// The first byte of their [`Scale`].
+    scale: usize,
+}
+
+impl Place {
+    fn new(x: Input<'_>, token: usize, chunk: usize) -> Self {
+        let (first, index) = (token / TILE * TILE, token % TILE);
+        let padded = padded(TILE.min(x.num_tokens() - first));
+        let start = (first * (x.columns / CHUNK) + chunk * padded) * TOKEN_BYTES;
+        Self { values: start + index * CHUNK, scale: start + padded * CHUNK + index * size_of::<Scale>() }
+    }
+
+    /// Has `fill` write the integers, and writes the scale that it returns.
+    ///
+    /// # Safety
+    /// No other thread has this place of `term`.
+    #[inline(always)]
+    unsafe fn write(self, term: Shared<'_, u8>, fill: impl FnOnce(&mut [u8]) -> Scale) -> (&[u8], Scale) {
+        // SAFETY: the caller's promise; integers and scale lie apart, and a slice is as long as what is written to it.
+        unsafe {
+            let values = term.slice(self.values, CHUNK);
+            let scale = fill(values);
+            let bytes = term.slice(self.scale, size_of::<Scale>());
+            bytes.as_mut_ptr().cast::<Scale>().write_unaligned(scale);
+            (values, scale)
+        }
     }
 }
 

@@ -87,22 +87,16 @@ impl InplaceOp2 for Linear<'_> {
 
 impl Linear<'_> {
     /// Multiplies one block of weights, in int8 where the activations were quantised and the weights are.
-    fn run_block(
-        &self,
-        block: &Block<'_>,
-        x: Input<'_>,
-        quantised: Option<(Quantised<'_>, Option<Quantised<'_>>)>,
-        out: Output<'_>,
-    ) {
+    fn run_block(&self, block: &Block<'_>, x: Input<'_>, quantised: Option<Quantised<'_>>, out: Output<'_>) {
         let out = Output { first_column: block.first_column, ..out };
         let isa = self.compute.isa();
         let kernel = int8::kernel(isa, block.part.ggml_type);
         match quantised.zip(kernel) {
             // SAFETY: the handle's instruction set was detected, the kernel is of the part's type, activations have the
             // matrix's columns, and each task has row groups of its own.
-            Some(((quantised, residual), kernel)) => unsafe {
-                kernel(block.part, block.groups.clone(), quantised, out);
-                if let Some(residual) = residual {
+            Some((quantised, kernel)) => unsafe {
+                kernel(block.part, block.groups.clone(), quantised.first, out);
+                if let Some(residual) = quantised.residual {
                     kernel(block.part, block.groups.clone(), residual, Output { accumulate: true, ..out });
                 }
             },

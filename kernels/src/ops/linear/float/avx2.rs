@@ -6,11 +6,9 @@ use std::arch::x86_64::{
     __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,
     _mm256_loadu_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
-use std::ops::Range;
 
-use super::{GROUP, Input, LANES, PANEL, Panel, Sums};
+use super::{GROUP, LANES, PANEL, Panel, Product, Sums};
 use crate::GgmlType;
-use crate::packed::Part;
 
 /// A float type that becomes f32 in a register.
 trait Element {
@@ -61,17 +59,10 @@ impl Element for Bf16 {
 /// AVX2, FMA and F16C must be there; rows and columns lie inside the part, and `x` has them and the tokens; columns are
 /// at most [`PANEL`] where there is more than one token or the weights are quantised.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn add(
-    part: &Part,
-    rows: Range<usize>,
-    panel: &mut Panel,
-    x: Input<'_>,
-    first: usize,
-    columns: Range<usize>,
-    sums: &mut [Sums],
-) {
+pub(super) unsafe fn add(product: &Product<'_>, panel: &mut Panel, sums: &mut [Sums]) {
     /// From so many tokens on half floats are converted once for all of them.
     const CONVERT_ONCE: usize = 6;
+    let Product { part, ref rows, ref columns, .. } = *product;
     let in_panel = match part.ggml_type {
         GgmlType::F32 => false,
         GgmlType::F16 | GgmlType::BF16 => sums.len() >= CONVERT_ONCE,
@@ -93,12 +84,12 @@ pub(super) unsafe fn add(
         match part.ggml_type {
             GgmlType::F16 if in_panel => weights = convert::<F16>(weights, columns.len(), panel),
             GgmlType::BF16 if in_panel => weights = convert::<Bf16>(weights, columns.len(), panel),
-            GgmlType::F16 => return add_tokens::<F16>(weights, x, first, columns, sums),
-            GgmlType::BF16 => return add_tokens::<Bf16>(weights, x, first, columns, sums),
+            GgmlType::F16 => return add_tokens::<F16>(weights, product, sums),
+            GgmlType::BF16 => return add_tokens::<Bf16>(weights, product, sums),
             GgmlType::F32 => {}
-            _ => part.fill_panel(rows, &columns, panel),
+            _ => product.fill(panel),
         }
-        add_tokens::<F32>(weights, x, first, columns, sums);
+        add_tokens::<F32>(weights, product, sums);
     }
 }
 
@@ -130,15 +121,9 @@ unsafe fn convert<E: Element>(rows: [*const u8; GROUP], len: usize, panel: &mut 
 /// # Safety
 /// AVX2, FMA and F16C; every row has the columns, and `x` has them and the tokens.
 #[inline(always)]
-unsafe fn add_tokens<E: Element>(
-    rows: [*const u8; GROUP],
-    x: Input<'_>,
-    first: usize,
-    columns: Range<usize>,
-    sums: &mut [Sums],
-) {
-    let len = columns.len();
-    let token = |t: usize| x.row(first + t)[columns.clone()].as_ptr();
+unsafe fn add_tokens<E: Element>(rows: [*const u8; GROUP], product: &Product<'_>, sums: &mut [Sums]) {
+    let len = product.columns.len();
+    let token = |t: usize| product.token(t).as_ptr();
     let (low, high) = ([rows[0], rows[1], rows[2], rows[3]], [rows[4], rows[5], rows[6], rows[7]]);
     // SAFETY: the caller's promise.
     unsafe {

@@ -29,6 +29,16 @@ struct Panel([[f32; PANEL]; GROUP]);
 #[repr(align(64))]
 struct Sums([[f32; LANES]; GROUP]);
 
+/// Rows of weights and the tokens that they meet, over some columns.
+struct Product<'a> {
+    part: &'a Part,
+    /// At most 8 rows.
+    rows: Range<usize>,
+    columns: Range<usize>,
+    x: Input<'a>,
+    first_token: usize,
+}
+
 /// Multiplies row groups `groups` of `part` with all rows of `x`.
 pub(super) fn multiply(isa: Isa, part: &Part, groups: Range<usize>, x: Input<'_>, out: Output<'_>) {
     let mut panel = Panel([[0.0; PANEL]; GROUP]);
@@ -42,7 +52,8 @@ pub(super) fn multiply(isa: Isa, part: &Part, groups: Range<usize>, x: Input<'_>
             let step = if part.is_float() && tokens.len() == 1 { part.columns } else { PANEL };
             for start in (0..part.columns).step_by(step) {
                 let columns = start..part.columns.min(start + step);
-                add_panel(isa, part, rows.clone(), &mut panel, x, tokens.start, columns, sums);
+                let product = Product { part, rows: rows.clone(), columns, x, first_token: tokens.start };
+                add_panel(isa, &product, &mut panel, sums);
             }
             for (token, Sums(lanes)) in tokens.zip(sums) {
                 let totals = lanes.map(|l| ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7])));
@@ -53,28 +64,18 @@ pub(super) fn multiply(isa: Isa, part: &Part, groups: Range<usize>, x: Input<'_>
     }
 }
 
-/// Adds the products of at most 8 rows' `columns` with as many tokens from `first` on as there are sums.
-#[expect(clippy::too_many_arguments, reason = "three coordinates of a product and what lies at them")]
-fn add_panel(
-    isa: Isa,
-    part: &Part,
-    rows: Range<usize>,
-    panel: &mut Panel,
-    x: Input<'_>,
-    first: usize,
-    columns: Range<usize>,
-    sums: &mut [Sums],
-) {
+/// Adds the product of as many tokens as there are sums, by way of `panel` where the weights are converted.
+fn add_panel(isa: Isa, product: &Product<'_>, panel: &mut Panel, sums: &mut [Sums]) {
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: this instruction set was detected, and the ranges lie inside the part and the activations; columns
         // are at most a panel where there is more than one token or the weights are quantised.
-        unsafe { avx2::add(part, rows, panel, x, first, columns, sums) };
+        unsafe { avx2::add(product, panel, sums) };
         return;
     }
-    part.fill_panel(rows, &columns, panel);
+    product.fill(panel);
     for (token, Sums(lanes)) in sums.iter_mut().enumerate() {
-        let x = &x.row(first + token)[columns.clone()];
+        let x = product.token(token);
         for (weights, lanes) in panel.0.iter().zip(lanes) {
             for (weights, x) in weights.chunks_exact(LANES).zip(x.chunks(LANES)) {
                 for ((lane, weight), x) in lanes.iter_mut().zip(weights).zip(x) {
@@ -85,11 +86,16 @@ fn add_panel(
     }
 }
 
-impl Part {
-    /// Dequantises at most 8 rows' columns.
-    fn fill_panel(&self, rows: Range<usize>, columns: &Range<usize>, panel: &mut Panel) {
-        for (row, weights) in rows.zip(&mut panel.0) {
-            self.dequantise(row, columns.start, &mut weights[..columns.len()]);
+impl Product<'_> {
+    /// Dequantises the weights.
+    fn fill(&self, panel: &mut Panel) {
+        for (row, weights) in self.rows.clone().zip(&mut panel.0) {
+            self.part.dequantise(row, self.columns.start, &mut weights[..self.columns.len()]);
         }
+    }
+
+    /// The columns of the `index`th token.
+    fn token(&self, index: usize) -> &[f32] {
+        &self.x.row(self.first_token + index)[self.columns.clone()]
     }
 }

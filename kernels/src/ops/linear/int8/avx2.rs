@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{MicroKernel, Output, Quantised, Scale, Sums, Tile};
+use super::{MicroKernel, Output, Scale, Sums, Term, Tile};
 use crate::formats::quants::Quants;
 use crate::formats::scaling::{Scales, Scaling};
 use crate::formats::{CHUNK, Format, GROUP};
@@ -23,7 +23,7 @@ use crate::packed::Part;
 /// # Safety
 /// As of [`super::Multiply`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Quantised<'_>, out: Output<'_>) {
+pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
     // SAFETY: the caller's promise.
     unsafe { super::multiply::<F, Vectors<MultiplyAdd>>(part, groups, x, out) }
 }

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::avx2::{IntegerDot, Vectors, Weights};
-use super::{Output, Quantised, Scale};
+use super::{Output, Scale, Term};
 use crate::formats::quants::Quants;
 use crate::formats::scaling::Scaling;
 use crate::formats::{CHUNK, Format};
@@ -19,7 +19,7 @@ use crate::packed::Part;
 /// # Safety
 /// As of [`super::Multiply`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Quantised<'_>, out: Output<'_>) {
+pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
     // SAFETY: the caller's promise.
     unsafe { super::multiply::<F, Vectors<Vnni>>(part, groups, x, out) }
 }

@@ -15,7 +15,7 @@ mod scalar;
 use std::ops::Range;
 
 use super::Output;
-use super::activations::{Quantised, Scale, TILE, Tile};
+use super::activations::{Scale, TILE, Term, Tile};
 use crate::formats::quants::Quants;
 use crate::formats::{Format, GROUP, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use crate::packed::Part;
@@ -26,7 +26,7 @@ use crate::{GgmlType, Isa};
 /// # Safety
 /// The instruction set that the kernel was asked for must be there, the part be of its type and the activations have
 /// the part's columns; no other thread works on the same row groups of this product.
-pub(super) type Multiply = unsafe fn(part: &Part, groups: Range<usize>, x: Quantised<'_>, out: Output<'_>);
+pub(super) type Multiply = unsafe fn(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>);
 
 /// The kernel of a quantised type, `None` for the float types.
 pub(super) fn kernel(isa: Isa, ggml_type: GgmlType) -> Option<Multiply> {
@@ -80,7 +80,7 @@ struct Sums([f32; 2 * TILE * GROUP]);
 /// # Safety
 /// As of [`Multiply`].
 #[inline(always)]
-unsafe fn multiply<F: Format, K: MicroKernel>(part: &Part, groups: Range<usize>, x: Quantised<'_>, out: Output<'_>) {
+unsafe fn multiply<F: Format, K: MicroKernel>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
     for tile in x.tiles() {
         let groups = groups.clone();
         // SAFETY: the caller's promise.

@@ -3,12 +3,12 @@
 
 mod arch;
 mod batch;
-mod blocks;
 mod config;
 mod end_tokens;
 mod error;
 mod file;
 pub mod fuzz;
+mod ggml_blocks;
 mod gguf;
 mod layers;
 mod mapped;
@@ -19,7 +19,7 @@ mod quantize;
 pub mod random;
 mod recipe;
 mod rope;
-mod rows;
+mod rotary_rows;
 mod safetensors;
 mod tokenizer_json;
 mod weights;

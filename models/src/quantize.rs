@@ -6,10 +6,10 @@ use std::thread;
 
 use kernels::GgmlType;
 
-use crate::blocks::{dequantize, quantize as to_blocks};
+use crate::ggml_blocks::{dequantize, quantize as to_blocks};
 use crate::gguf::writer::{GgufHeader, MetadataValue};
 use crate::partial::PartialFile;
-use crate::rows::{are_rotated, halved_row};
+use crate::rotary_rows::{are_rotated, halved_row};
 use crate::tokenizer_json::read_tokenizer_json;
 use crate::{Error, GgufVocabulary, ModelConfig, ModelFile, Recipe, Result, TensorView, TokenizerSource};
 

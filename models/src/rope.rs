@@ -43,29 +43,12 @@ fn scaled(frequency: f64, pair: usize, scaling: &RopeScaling) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use kernels::RopeStyle;
-
     use super::*;
-    use crate::Architecture;
+    use crate::random::RandomModel;
 
+    /// Llama 3.1 8B's, whose shape is Saiga's.
     fn config(rope_scaling: RopeScaling) -> ModelConfig {
-        ModelConfig {
-            architecture: Architecture::Llama,
-            vocab_size: 128_256,
-            hidden_size: 4096,
-            intermediate_size: 14336,
-            num_layers: 32,
-            num_heads: 32,
-            num_kv_heads: 8,
-            head_dim: 128,
-            rms_norm_eps: 1e-5,
-            rope_theta: 500_000.0,
-            rope_scaling,
-            rope_style: RopeStyle::Neox,
-            max_context: 131_072,
-            sliding_window: None,
-            tied_embeddings: false,
-        }
+        ModelConfig { rope_scaling, ..RandomModel::saiga_8b().config }
     }
 
     #[test]

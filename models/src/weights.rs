@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 use kernels::{Compute, PackedMatrix};
 
-use crate::blocks::dequantize;
+use crate::ggml_blocks::dequantize;
 use crate::{Error, ModelConfig, ModelFile, Result, TensorView};
 
 /// Models narrower than this take precise activations where int8 costs most of their parity, in q, k, v and the output

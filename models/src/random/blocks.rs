@@ -108,7 +108,7 @@ fn fill_q6_k(block: &mut [u8], deviation: f32, rng: &mut fastrand::Rng) {
 #[cfg(test)]
 mod tests {
     use super::append;
-    use crate::blocks::dequantize;
+    use crate::ggml_blocks::dequantize;
     use kernels::GgmlType;
 
     #[test]

@@ -10,9 +10,9 @@ use kernels::{GgmlType, RopeStyle};
 use serde_json::{Map, Value, json};
 
 use super::{RandomModel, RandomTensor, vocabulary};
-use crate::blocks::{dequantize, quantize};
+use crate::ggml_blocks::{dequantize, quantize};
 use crate::partial::PartialFile;
-use crate::rows::{are_rotated, interleaved_row};
+use crate::rotary_rows::{are_rotated, interleaved_row};
 use crate::safetensors::names::hugging_face_name;
 use crate::tokenizer_json::LLAMA3_PATTERN;
 use crate::{Architecture, Error, GgufVocabulary, ModelConfig, Result, RopeScaling, TokenKind};

@@ -299,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_is_not_wanted_any_more_is_free() {
+        let pool = BlockPool::new(2);
+        let ids = [pool.take_free().unwrap(), pool.take_free().unwrap()].map(|block| {
+            pool.set_retain(block.id(), true);
+            block.id()
+        });
+        pool.set_retain(ids[0], false);
+        assert_eq!((pool.num_retained(), pool.num_available()), (1, 2));
+        drop(pool.take_oldest_retained().unwrap());
+        assert_eq!((pool.num_retained(), pool.num_available()), (0, 2), "taken for something else");
+        pool.check_integrity().unwrap();
+    }
+
+    #[test]
     fn a_table_gives_its_last_block_back_first() {
         let pool = BlockPool::new(3);
         let mut table = BlockTable::default();

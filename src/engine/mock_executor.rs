@@ -125,7 +125,7 @@ impl MockExecutor {
         let has = |token: Option<u32>| token.is_some_and(|token| sequence.prompt.contains(&token));
         assert!(!has(self.options.panicking_token), "the mock executor was asked to panic");
         ensure!(!has(self.options.failing_token), "the mock executor was asked to fail");
-        if has(self.options.not_finite_token) {
+        if self.options.not_finite_token.is_some_and(|token| rows.contains(&token)) {
             output.sequences.push(SequenceOutput::NotFinite);
             return Ok(());
         }

@@ -139,6 +139,27 @@ fn two_who_compute_the_same_keep_one_copy() {
 }
 
 #[test]
+fn giving_up_leaves_the_claims_of_others() {
+    let mut cache = PrefixCache::new(1, true);
+    let text = tokens(1, 0);
+    let mut chains = [Chain::default(), Chain::default(), Chain::default()];
+    cache.claim(&mut chains[0], prefix(&text), 1, 0);
+    // A second one is faster, its block is evicted, and a third one claims what the first has claimed, too.
+    let mut table = BlockTable::default();
+    table.push(cache.allocate().unwrap());
+    cache.complete(&mut chains[1], prefix(&text), &table);
+    drop(table);
+    drop(cache.allocate().unwrap());
+    cache.claim(&mut chains[2], prefix(&text), 3, 0);
+    let awaited = cache.lookup(prefix(&text), 1, 0).awaits.unwrap();
+    cache.abandon(&mut chains[0], 1);
+    assert!(cache.is_computing(awaited));
+    cache.abandon(&mut chains[2], 3);
+    assert!(!cache.is_computing(awaited));
+    cache.check_integrity([].into_iter()).unwrap();
+}
+
+#[test]
 fn forgotten_blocks_are_not_found_and_become_free() {
     let mut cache = PrefixCache::new(4, true);
     let text = tokens(2, 0);

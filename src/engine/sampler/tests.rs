@@ -87,6 +87,26 @@ fn truncations_keep_what_they_promise() {
 }
 
 #[test]
+fn temperature_counts_among_the_likeliest_too() {
+    let [second, best] = [0.3f64, 0.4].map(|share| share.powi(2));
+    let expected = normalised(&[0.0, best, 0.0, 0.0, second]);
+    assert_frequencies(&SamplingParams { top_k: 2, temperature: 0.5, ..params() }, &logits(&SHARES), &expected);
+}
+
+#[test]
+fn the_nucleus_is_a_share_of_all_tokens_however_unlikely() {
+    // Weights 1 and 0.5, and 8.5 among tokens of 0.0005 each: a nucleus of 0.12 needs the first two.
+    let mut row = vec![0.0005f32.ln(); 17_002];
+    (row[3], row[9]) = (0.0, 0.5f32.ln());
+    let found = (0..2000u64).map(|seed| {
+        let spec = SamplingSpec { seed, ..spec(SamplingParams { top_p: 0.12, ..params() }) };
+        sample(&state_of(spec, &[0], &[]), &row)
+    });
+    let second = found.filter(|&id| id == 9).count();
+    assert!((500..850).contains(&second), "{second} of 2,000");
+}
+
+#[test]
 fn greedy_takes_the_first_of_the_largest() {
     let row = [1.0, 5.0, 2.0, 5.0];
     let greedy = SamplingParams { temperature: 0.0, ..params() };
@@ -109,6 +129,8 @@ fn penalties_follow_their_definitions() {
     let frequency = SamplingParams { frequency_penalty: 0.6, ..greedy.clone() };
     assert_eq!(next(frequency.clone(), &[0, 0, 0], &[0]), 0, "the prompt does not count");
     assert_eq!(next(frequency, &[0], &[0, 0]), 1);
+    let both = SamplingParams { repetition_penalty: 1.01, frequency_penalty: 2.0, ..greedy.clone() };
+    assert_eq!(next(both, &[0, 0], &[]), 0, "nor with a penalty for which it does");
     let presence = SamplingParams { presence_penalty: 0.9, ..greedy.clone() };
     assert_eq!(next(presence.clone(), &[0], &[0, 0, 0]), 0, "once, however often");
     assert_eq!(next(SamplingParams { presence_penalty: 1.1, ..presence }, &[0], &[0]), 1);

@@ -230,3 +230,11 @@ impl<T> Class<T> {
         false
     }
 }
+
+#[cfg(test)]
+impl<T> FairQueue<T> {
+    /// Requests that have joined and not left.
+    pub fn num_inside(&self) -> usize {
+        self.accounts.values().map(|account| account.inside).sum()
+    }
+}

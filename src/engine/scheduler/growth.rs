@@ -48,3 +48,33 @@ impl Growth {
         Self { learnt: 0.0, caution: 0.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_expected_as_long_as_they_have_been() {
+        let mut growth = Growth::new();
+        assert_eq!((growth.expected(0, 1000), growth.expected(300, 1000)), (500, 200));
+        assert_eq!(growth.expected(600, 1000), kernels::BLOCK_SIZE, "one that outlives the expectation goes on");
+        assert_eq!(growth.expected(995, 1000), 5);
+        for _ in 0..200 {
+            growth.finished(100, 1000);
+        }
+        assert_eq!(growth.expected(0, 1000), 101);
+    }
+
+    #[test]
+    fn after_an_overflow_the_worst_is_expected_for_a_while() {
+        let mut growth = Growth::new();
+        growth.overflowed();
+        assert_eq!(growth.expected(0, 1000), 1000);
+        growth.step();
+        assert!((990..1000).contains(&growth.expected(0, 1000)));
+        for _ in 0..2000 {
+            growth.step();
+        }
+        assert_eq!(growth.expected(0, 1000), 501);
+    }
+}

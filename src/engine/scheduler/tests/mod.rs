@@ -1,5 +1,6 @@
 //! The scheduler under a mock executor and a simulated clock.
 
 mod floors;
+mod rules;
 mod simulation;
 mod storm;

@@ -44,6 +44,8 @@ pub struct Client {
     pub token_times: Vec<Duration>,
     pub tokens: Vec<u32>,
     pub end: Option<End>,
+    /// The log-probabilities of the prompt have come.
+    prompt_told: bool,
     /// Drops the receiver once so many tokens have come.
     pub leaves_after: Option<usize>,
     events: Option<mpsc::UnboundedReceiver<TokenEvent>>,
@@ -126,6 +128,11 @@ impl Simulation {
         self.now - self.started
     }
 
+    /// What the executor was made with.
+    pub fn mock(&self) -> &MockOptions {
+        &self.mock
+    }
+
     /// The instant so long after the beginning.
     pub fn instant(&self, time: Duration) -> Instant {
         self.started + time
@@ -145,6 +152,7 @@ impl Simulation {
             token_times: Vec::new(),
             tokens: Vec::new(),
             end: None,
+            prompt_told: false,
             leaves_after: None,
             events: Some(events),
         });
@@ -162,7 +170,7 @@ impl Simulation {
     /// One step; false if there was nothing to do.
     pub fn step(&mut self) -> bool {
         self.scheduler.schedule(self.now, &mut self.batch);
-        self.scheduler.check_integrity().unwrap();
+        self.check();
         let rows = self.batch.token_ids.len();
         let options = &self.scheduler.options;
         assert!(rows <= options.max_tokens_per_step && self.batch.sequences.len() <= options.max_sequences);
@@ -170,6 +178,11 @@ impl Simulation {
             assert!(self.scheduler.is_idle(), "requests wait and none can run");
             self.poll();
             return false;
+        }
+        let in_step = |slot: usize| self.batch.sequences.iter().any(|step| step.slot == slot);
+        for (slot, sequence) in self.scheduler.slots.iter().enumerate() {
+            let is_stream = sequence.as_ref().is_some_and(|sequence| sequence.is_decoding());
+            assert!(!is_stream || in_step(slot), "a stream is left out of a step");
         }
         for step in &self.batch.sequences {
             let user = self.scheduler.slots[step.slot].as_ref().unwrap().user;
@@ -187,10 +200,16 @@ impl Simulation {
             }
             Err(error) => self.scheduler.fail(&self.batch, &error.to_string()),
         }
-        self.scheduler.check_integrity().unwrap();
+        self.check();
         self.admission.set_start_interval(self.scheduler.start_interval());
         self.poll();
         true
+    }
+
+    fn check(&self) {
+        self.scheduler.check_integrity().unwrap();
+        let stats = self.scheduler.stats();
+        assert_eq!(self.scheduler.queue.num_inside(), stats.running + stats.waiting, "accounts of those inside");
     }
 
     pub fn run(&mut self) {
@@ -249,9 +268,14 @@ impl Client {
                 self.started = Some(self.submitted + queue_wait);
                 self.cached_tokens = cached_tokens;
             }
-            TokenEvent::Prompt(logprobs) => assert_eq!(logprobs.len(), self.request.prompt.len()),
+            TokenEvent::Prompt(logprobs) => {
+                assert!(!self.prompt_told && self.tokens.is_empty());
+                assert_eq!(logprobs.len(), self.request.prompt.len());
+                self.prompt_told = true;
+            }
             TokenEvent::Token { id, .. } => {
                 assert!(self.started.is_some());
+                assert_eq!(self.prompt_told, self.request.prompt_logprobs.is_some());
                 self.tokens.push(id);
                 self.token_times.push(time);
             }

@@ -93,7 +93,7 @@ start_postgres() {
     chown postgres "$postgres_dir"
     as=(setpriv --reuid=postgres --regid=postgres --init-groups)
   fi
-  "${as[@]}" "$bin/initdb" --pgdata "$postgres_dir/data" --auth trust --username steppe --encoding UTF8 >/dev/null
+  "${as[@]}" "$bin/initdb" --pgdata "$postgres_dir/data" --auth trust --username steppe --encoding UTF8 --no-locale >/dev/null
   "${as[@]}" "$bin/postgres" -D "$postgres_dir/data" -p "$port" -k "$postgres_dir" -c listen_addresses=127.0.0.1 \
     -c fsync=off >"$postgres_dir/log" 2>&1 &
   postgres=$!

@@ -130,18 +130,23 @@ PYTHON
 }
 
 # start_server ARGUMENT…: `steppe serve` on a free port, ready when this returns. Sets server (its process id) and
-# SERVER_URL; the server ends with the shell that started it at the latest.
+# SERVER_URL; OPENAI_API_KEY is the key of its first start, INTERNAL_API_KEY that of services. The server ends with the
+# shell that started it at the latest.
 start_server() {
   local port
   port=$(free_port)
   server_log=$(mktemp)
   server_data=$(mktemp -d)
   export SERVER_URL=http://127.0.0.1:$port
+  INTERNAL_API_KEY=$(python3 -c 'import secrets; print(secrets.token_hex(32))')
+  export INTERNAL_API_KEY
   STEPPE_DATA_DIR=$server_data "$(binary)" serve --host 127.0.0.1 --port "$port" "$@" >"$server_log" 2>&1 &
   server=$!
   export SERVER_PID=$server
   trap 'kill -KILL "$server" 2>/dev/null || true; rm -rf "$server_log" "$server_data"' EXIT
   wait_ready "$SERVER_URL/ready" "$server" 120 || { tail -n 30 "$server_log"; return 1; }
+  OPENAI_API_KEY=$(cat "$server_data/first-key")
+  export OPENAI_API_KEY
 }
 
 # stop_server: SIGTERM; the server must then end by itself, with status 0, within 40 seconds.

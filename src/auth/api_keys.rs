@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::distr::{Alphanumeric, SampleString as _};
 use sha2::Sha256;
 
-use super::{AuthError, Authenticator, KEY_PREFIX};
+use super::{AuthError, Authenticator, KEY_PREFIX, Scope};
 use crate::store::{ApiKey, Moment, NewApiKey, Purpose, Store};
 
 /// 62^43 > 2^256.
@@ -16,8 +16,8 @@ const HINT_CHARACTERS: usize = 4;
 pub struct KeyRequest {
     /// What its owner calls it.
     pub name: String,
-    /// What it may be used for.
-    pub scopes: Vec<String>,
+    /// What it may be used for; none is what is ordinary.
+    pub scopes: Vec<Scope>,
     /// Models that it may use; none is all.
     pub models: Vec<String>,
     /// When it ends to be good.
@@ -39,7 +39,11 @@ impl Authenticator {
     /// When the database fails.
     pub async fn make_key(&self, user_id: &str, request: KeyRequest) -> Result<MadeKey, AuthError> {
         let secret = format!("{KEY_PREFIX}{}", Alphanumeric.sample_string(&mut rand::rng(), KEY_CHARACTERS));
-        let KeyRequest { name, scopes, models, expires_at } = request;
+        let KeyRequest { name, mut scopes, models, expires_at } = request;
+        if scopes.is_empty() {
+            scopes.extend(Scope::ORDINARY);
+        }
+        let scopes: Vec<String> = scopes.into_iter().map(|scope| scope.as_str().to_owned()).collect();
         let new = NewApiKey {
             user_id,
             name: &name,

@@ -1,16 +1,27 @@
 //! Why somebody is not let in. Deliberately few words: an attacker learns nothing from them.
 
+use std::time::Duration;
+
 use crate::store::StoreError;
 
 /// Why a credential was not taken or not given.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
+    /// There is no credential, and one is required.
+    #[error("there is no credential")]
+    Missing,
     /// The credential is not good: unknown, expired, revoked, or its user is disabled.
     #[error("the credential is not valid")]
     Invalid,
     /// Name and password do not belong together.
     #[error("Incorrect username or password")]
     WrongPassword,
+    /// Too many failed logins; one may try again after this.
+    #[error("too many failed logins")]
+    TooMany(Duration),
+    /// A name that nobody can have.
+    #[error("a user name has 1 to 128 bytes, no control characters and no space around it")]
+    BadName,
     /// A password that is too short to be one.
     #[error("a password needs at least {0} characters")]
     WeakPassword(usize),

@@ -1,5 +1,8 @@
 //! From name and password to tokens, from one refresh token to the next.
 
+use std::net::IpAddr;
+use std::time::Instant;
+
 use rand::distr::{Alphanumeric, SampleString as _};
 
 use super::{AuthError, Authenticator};
@@ -23,12 +26,18 @@ impl Authenticator {
     /// Logs a user in.
     ///
     /// # Errors
-    /// [`AuthError::WrongPassword`] for an unknown or disabled user and for a wrong password, after the same time.
-    pub async fn log_in(&self, name: &str, password: &str) -> Result<Login, AuthError> {
+    /// [`AuthError::WrongPassword`] for an unknown or disabled user and for a wrong password, after the same time;
+    /// [`AuthError::TooMany`] after too many of them from this address.
+    pub async fn log_in(&self, name: &str, password: &str, address: IpAddr) -> Result<Login, AuthError> {
+        if let Some(wait) = self.inner.attempts.wait(name, address, Instant::now()) {
+            return Err(AuthError::TooMany(wait));
+        }
+        self.inner.attempts.begun(name, address, Instant::now());
         let user = self.inner.store.user_named(name).await?.filter(|user| !user.disabled);
         let hash = user.as_ref().and_then(|user| user.password_hash.clone());
         let right = self.inner.passwords.verify(password.to_owned(), hash).await?;
         let user = user.filter(|_| right).ok_or(AuthError::WrongPassword)?;
+        self.inner.attempts.succeeded(name, address, Instant::now());
         let (refresh_token, expires_at) = self.new_refresh_token();
         let hash = self.inner.keys.hash(&refresh_token);
         let family = Alphanumeric.sample_string(&mut rand::rng(), REFRESH_CHARACTERS);
@@ -72,7 +81,7 @@ impl Authenticator {
     }
 
     fn new_refresh_token(&self) -> (String, Moment) {
-        let lifetime = self.inner.tokens.settings.refresh_lifetime.as_millis() as Moment;
+        let lifetime = self.inner.tokens.refresh_lifetime.as_millis() as Moment;
         (Alphanumeric.sample_string(&mut rand::rng(), REFRESH_CHARACTERS), now() + lifetime)
     }
 
@@ -80,7 +89,7 @@ impl Authenticator {
         let jti = Alphanumeric.sample_string(&mut rand::rng(), 22);
         Ok(Login {
             access_token: self.inner.tokens.issue(&user.id, jti)?,
-            expires_in: self.inner.tokens.settings.lifetime.as_secs(),
+            expires_in: self.inner.tokens.lifetime.as_secs(),
             refresh_token,
             role: user.role,
         })

@@ -1,22 +1,29 @@
 //! Who asks: credentials become an [`Identity`], or nothing. Must not know HTTP.
 
+mod accounts;
 mod api_keys;
+mod attempts;
 mod error;
 mod login;
 mod passwords;
+mod scope;
 mod tokens;
 
 use std::sync::Arc;
 
+use secrecy::ExposeSecret as _;
+
+pub use accounts::{Account, AccountChange, FirstUser};
 pub use api_keys::{KeyRequest, MadeKey};
 pub use error::AuthError;
 pub use login::Login;
-pub use passwords::{hash as hash_password, random as random_password};
-pub use tokens::TokenSettings;
+pub use scope::Scope;
 
 use self::api_keys::KeyHasher;
+use self::attempts::Attempts;
 use self::passwords::Passwords;
 use self::tokens::Tokens;
+use crate::config::AuthConfig;
 use crate::store::{Role, Store, User, now};
 
 /// Somebody who may ask.
@@ -37,6 +44,10 @@ pub struct Identity {
 /// What somebody came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
+    /// Nothing, where nothing is required.
+    Anonymous,
+    /// The key of this installation's services.
+    Internal,
     /// An access token, by its `jti`.
     Token(String),
     /// An API key.
@@ -62,6 +73,11 @@ struct Inner {
     keys: KeyHasher,
     tokens: Tokens,
     passwords: Passwords,
+    attempts: Attempts,
+    /// Requests without a credential are refused.
+    required: bool,
+    /// The keyed hash of what services send.
+    internal: Option<String>,
 }
 
 /// What every API key begins with; other bearers are access tokens.
@@ -72,10 +88,36 @@ impl Authenticator {
     ///
     /// # Errors
     /// When the database fails or holds secrets that make no sense.
-    pub async fn open(store: Store, settings: TokenSettings) -> Result<Self, AuthError> {
+    pub async fn open(store: Store, config: &AuthConfig) -> Result<Self, AuthError> {
         let keys = KeyHasher::open(&store).await?;
-        let tokens = Tokens::open(&store, settings).await?;
-        Ok(Self { inner: Arc::new(Inner { store, keys, tokens, passwords: Passwords::new() }) })
+        let tokens = Tokens::open(&store, config).await?;
+        let internal = config.internal_key.as_ref().map(|key| keys.hash(key.expose_secret()));
+        let (passwords, attempts) = (Passwords::new(), Attempts::new());
+        let inner = Inner { store, keys, tokens, passwords, attempts, required: config.required, internal };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The users, keys and secrets behind it.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Who asks without a credential.
+    ///
+    /// # Errors
+    /// [`AuthError::Missing`] where one is required.
+    pub fn nobody(&self) -> Result<Identity, AuthError> {
+        if self.inner.required { Err(AuthError::Missing) } else { Ok(Identity::unnamed(Credential::Anonymous)) }
+    }
+
+    /// Who sends this as `x-internal-auth`.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] where it is wrong, or none is configured.
+    pub fn internal(&self, presented: &str) -> Result<Identity, AuthError> {
+        // Keyed hashes are compared: how far two of them agree says nothing about the key.
+        let right = self.inner.internal.as_ref() == Some(&self.inner.keys.hash(presented));
+        if right { Ok(Identity::unnamed(Credential::Internal)) } else { Err(AuthError::Invalid) }
     }
 
     /// Whose bearer credential this is.
@@ -112,6 +154,14 @@ impl Authenticator {
     async fn active_user(&self, id: &str) -> Result<User, AuthError> {
         let user = self.inner.store.user(id).await?;
         user.filter(|user| !user.disabled).ok_or(AuthError::Invalid)
+    }
+}
+
+impl Identity {
+    /// Somebody who is no user of the database.
+    fn unnamed(credential: Credential) -> Self {
+        let name = if credential == Credential::Internal { "internal" } else { "anonymous" };
+        Self { user_id: name.into(), name: name.into(), role: Role::User, department_id: None, credential }
     }
 }
 

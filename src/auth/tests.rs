@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -7,22 +8,26 @@ use crate::store::{NewUser, Purpose};
 
 const PASSWORD: &str = "correct horse";
 
-fn settings() -> TokenSettings {
-    TokenSettings {
-        shared_secret: None,
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn settings() -> AuthConfig {
+    AuthConfig {
+        required: true,
         issuer: "steppe".into(),
-        lifetime: Duration::from_mins(1),
-        refresh_lifetime: Duration::from_mins(10),
+        jwt_secret: None,
+        access_token: Duration::from_mins(1),
+        refresh_token: Duration::from_mins(10),
+        internal_key: None,
     }
 }
 
 async fn fresh() -> (Authenticator, User, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::sqlite(&folder.path().join("steppe.db")).await.unwrap();
-    let hash = hash_password(PASSWORD).unwrap();
+    let hash = passwords::hash(PASSWORD).unwrap();
     let new = NewUser { name: "ann", password_hash: Some(&hash), role: Role::User, department_id: None };
     let user = store.add_user(new).await.unwrap();
-    (Authenticator::open(store, settings()).await.unwrap(), user, folder)
+    (Authenticator::open(store, &settings()).await.unwrap(), user, folder)
 }
 
 fn is_invalid<T>(result: &Result<T, AuthError>) -> bool {
@@ -52,29 +57,29 @@ async fn an_expired_key_and_a_disabled_user_are_refused() {
     let made = auth.make_key(&user.id, expired).await.unwrap();
     assert!(is_invalid(&auth.bearer(&made.secret).await));
     let made = auth.make_key(&user.id, KeyRequest::default()).await.unwrap();
-    let login = auth.log_in("ann", PASSWORD).await.unwrap();
+    let login = auth.log_in("ann", PASSWORD, HERE).await.unwrap();
     auth.inner.store.set_disabled(&user.id, true).await.unwrap();
     assert!(is_invalid(&auth.bearer(&made.secret).await) && is_invalid(&auth.bearer(&login.access_token).await));
     assert!(is_invalid(&auth.refresh(&login.refresh_token).await));
-    assert!(matches!(auth.log_in("ann", PASSWORD).await, Err(AuthError::WrongPassword)));
+    assert!(matches!(auth.log_in("ann", PASSWORD, HERE).await, Err(AuthError::WrongPassword)));
 }
 
 #[tokio::test]
 async fn a_login_gives_tokens_that_name_the_user() {
     let (auth, user, _folder) = fresh().await;
-    let login = auth.log_in("Ann", PASSWORD).await.unwrap();
+    let login = auth.log_in("Ann", PASSWORD, HERE).await.unwrap();
     assert_eq!((login.expires_in, login.role), (60, Role::User));
     let identity = auth.bearer(&login.access_token).await.unwrap();
     assert_eq!(identity.user_id, user.id);
     for (name, password) in [("ann", "wrong horse"), ("ann", ""), ("nobody", PASSWORD)] {
-        assert!(matches!(auth.log_in(name, password).await, Err(AuthError::WrongPassword)), "{name} {password}");
+        assert!(matches!(auth.log_in(name, password, HERE).await, Err(AuthError::WrongPassword)), "{name} {password}");
     }
 }
 
 #[tokio::test]
 async fn a_refresh_token_is_good_once() {
     let (auth, user, _folder) = fresh().await;
-    let first = auth.log_in("ann", PASSWORD).await.unwrap();
+    let first = auth.log_in("ann", PASSWORD, HERE).await.unwrap();
     let second = auth.refresh(&first.refresh_token).await.unwrap();
     assert_eq!(auth.bearer(&second.access_token).await.unwrap().user_id, user.id);
     assert!(is_invalid(&auth.refresh(&first.refresh_token).await));
@@ -85,7 +90,7 @@ async fn a_refresh_token_is_good_once() {
 #[tokio::test]
 async fn revoked_tokens_are_not_good() {
     let (auth, _, _folder) = fresh().await;
-    let login = auth.log_in("ann", PASSWORD).await.unwrap();
+    let login = auth.log_in("ann", PASSWORD, HERE).await.unwrap();
     auth.revoke(&login.access_token).await.unwrap();
     assert!(is_invalid(&auth.bearer(&login.access_token).await));
     auth.revoke(&login.refresh_token).await.unwrap();
@@ -96,27 +101,27 @@ async fn revoked_tokens_are_not_good() {
 #[tokio::test]
 async fn a_new_password_voids_old_tokens_and_not_new_ones() {
     let (auth, user, _folder) = fresh().await;
-    let old = auth.log_in("ann", PASSWORD).await.unwrap();
+    let old = auth.log_in("ann", PASSWORD, HERE).await.unwrap();
     tokio::time::sleep(Duration::from_millis(2)).await;
-    auth.inner.store.set_password(&user.id, &hash_password("another horse").unwrap()).await.unwrap();
+    auth.inner.store.set_password(&user.id, &passwords::hash("another horse").unwrap()).await.unwrap();
     assert!(is_invalid(&auth.bearer(&old.access_token).await));
-    let new = auth.log_in("ann", "another horse").await.unwrap();
+    let new = auth.log_in("ann", "another horse", HERE).await.unwrap();
     assert!(auth.bearer(&new.access_token).await.is_ok());
 }
 
 #[tokio::test]
 async fn tokens_survive_a_restart_and_a_rotation() {
     let (auth, _, folder) = fresh().await;
-    let login = auth.log_in("ann", PASSWORD).await.unwrap();
+    let login = auth.log_in("ann", PASSWORD, HERE).await.unwrap();
     let user_id = auth.bearer(&login.access_token).await.unwrap().user_id;
     let key = auth.make_key(&user_id, KeyRequest::default()).await.unwrap().secret;
     let store = Store::sqlite(&folder.path().join("steppe.db")).await.unwrap();
     let seed: String = "ab".repeat(32);
     store.rotate_secret(Purpose::TokenKey, &seed).await.unwrap();
     store.rotate_secret(Purpose::KeyPepper, "another pepper").await.unwrap();
-    let again = Authenticator::open(store, settings()).await.unwrap();
+    let again = Authenticator::open(store, &settings()).await.unwrap();
     assert!(again.bearer(&login.access_token).await.is_ok() && again.bearer(&key).await.is_ok());
-    let newer = again.log_in("ann", PASSWORD).await.unwrap();
+    let newer = again.log_in("ann", PASSWORD, HERE).await.unwrap();
     assert!(again.bearer(&newer.access_token).await.is_ok());
     assert!(is_invalid(&auth.bearer(&newer.access_token).await), "the first has not seen the new key yet");
 }
@@ -124,23 +129,20 @@ async fn tokens_survive_a_restart_and_a_rotation() {
 #[tokio::test]
 async fn tokens_of_another_issuer_algorithm_or_key_are_refused() {
     let (auth, _, folder) = fresh().await;
-    let login = auth.log_in("ann", PASSWORD).await.unwrap();
+    let login = auth.log_in("ann", PASSWORD, HERE).await.unwrap();
     let store = Store::sqlite(&folder.path().join("steppe.db")).await.unwrap();
-    let other_issuer = TokenSettings { issuer: "other".into(), ..settings() };
-    let other = Authenticator::open(store.clone(), other_issuer).await.unwrap();
+    let other_issuer = AuthConfig { issuer: "other".into(), ..settings() };
+    let other = Authenticator::open(store.clone(), &other_issuer).await.unwrap();
     assert!(is_invalid(&other.bearer(&login.access_token).await));
     let secret = "0123456789abcdef0123456789abcdef".to_owned();
-    let shared = TokenSettings { shared_secret: Some(secret.into()), ..settings() };
-    let hs256 = Authenticator::open(store.clone(), shared.clone()).await.unwrap();
+    let shared = AuthConfig { jwt_secret: Some(secret.into()), ..settings() };
+    let hs256 = Authenticator::open(store.clone(), &shared).await.unwrap();
     assert!(is_invalid(&hs256.bearer(&login.access_token).await));
-    let login = hs256.log_in("ann", PASSWORD).await.unwrap();
+    let login = hs256.log_in("ann", PASSWORD, HERE).await.unwrap();
     assert!(hs256.bearer(&login.access_token).await.is_ok() && is_invalid(&auth.bearer(&login.access_token).await));
-    let short = TokenSettings { shared_secret: Some("short".to_owned().into()), ..settings() };
-    let error = Authenticator::open(store.clone(), short).await.unwrap_err().to_string();
-    assert!(error.contains("openssl rand"), "{error}");
-    let brief = TokenSettings { lifetime: Duration::ZERO, ..shared };
-    let brief = Authenticator::open(store, brief).await.unwrap();
-    let login = brief.log_in("ann", PASSWORD).await.unwrap();
+    let brief = AuthConfig { access_token: Duration::ZERO, ..shared };
+    let brief = Authenticator::open(store, &brief).await.unwrap();
+    let login = brief.log_in("ann", PASSWORD, HERE).await.unwrap();
     assert!(brief.bearer(&login.access_token).await.is_ok(), "within the leeway");
 }
 
@@ -152,7 +154,7 @@ async fn unknown_users_take_as_long_as_wrong_passwords() {
     for _ in 0..5 {
         for (name, best) in ["ann", "nobody"].into_iter().zip(&mut best) {
             let begin = Instant::now();
-            assert!(auth.log_in(name, "wrong horse").await.is_err());
+            assert!(auth.log_in(name, "wrong horse", HERE).await.is_err());
             *best = (*best).min(begin.elapsed());
         }
     }
@@ -162,7 +164,7 @@ async fn unknown_users_take_as_long_as_wrong_passwords() {
 
 #[test]
 fn short_passwords_are_none() {
-    assert!(matches!(hash_password("пароль1"), Err(AuthError::WeakPassword(8))));
-    assert!(hash_password("пароль12").is_ok());
-    assert_ne!(random_password(), random_password());
+    assert!(matches!(passwords::hash("пароль1"), Err(AuthError::WeakPassword(8))));
+    assert!(passwords::hash("пароль12").is_ok());
+    assert_ne!(passwords::random(), passwords::random());
 }

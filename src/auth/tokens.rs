@@ -4,24 +4,12 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::AuthError;
+use crate::config::AuthConfig;
 use crate::store::{Moment, Purpose, Secret, Store, now};
-
-/// How tokens are made.
-#[derive(Debug, Clone)]
-pub struct TokenSettings {
-    /// HS256 under this secret; absent, EdDSA under a key that is made at first start.
-    pub shared_secret: Option<SecretString>,
-    /// `iss`, and `aud` too: whoever issues them takes them.
-    pub issuer: String,
-    /// How long one is good.
-    pub lifetime: Duration,
-    /// How long a refresh token is good.
-    pub refresh_lifetime: Duration,
-}
 
 /// What a token says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +32,9 @@ impl Claims {
 
 /// Makes and checks access tokens.
 pub(super) struct Tokens {
-    pub settings: TokenSettings,
+    issuer: String,
+    pub lifetime: Duration,
+    pub refresh_lifetime: Duration,
     algorithm: Algorithm,
     signing: (String, EncodingKey),
     /// By `kid`.
@@ -59,14 +49,13 @@ impl std::fmt::Debug for Tokens {
 }
 
 const TOKEN_KEY: &str = "key of access tokens";
-const LEAST_SECRET_BYTES: usize = 32;
 /// Clocks of replicas may differ by so many seconds.
 const LEEWAY: u64 = 5;
 
 impl Tokens {
-    pub async fn open(store: &Store, settings: TokenSettings) -> Result<Self, AuthError> {
-        let (algorithm, keys) = if let Some(secret) = &settings.shared_secret {
-            (Algorithm::HS256, vec![shared(secret.expose_secret())?])
+    pub async fn open(store: &Store, config: &AuthConfig) -> Result<Self, AuthError> {
+        let (algorithm, keys) = if let Some(secret) = &config.jwt_secret {
+            (Algorithm::HS256, vec![shared(secret.expose_secret())])
         } else {
             let secrets = store.secrets(Purpose::TokenKey, new_seed).await?;
             (Algorithm::EdDSA, secrets.iter().map(signer).collect::<Result<_, _>>()?)
@@ -76,22 +65,30 @@ impl Tokens {
         let signing = signing.ok_or_else(|| AuthError::Secret(TOKEN_KEY, "there is none".into()))?;
         let mut validation = Validation::new(algorithm);
         validation.leeway = LEEWAY;
-        validation.set_issuer(&[&settings.issuer]);
-        validation.set_audience(&[&settings.issuer]);
+        validation.set_issuer(&[&config.issuer]);
+        validation.set_audience(&[&config.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        Ok(Self { settings, algorithm, signing, verifying, validation })
+        Ok(Self {
+            issuer: config.issuer.clone(),
+            lifetime: config.access_token,
+            refresh_lifetime: config.refresh_token,
+            algorithm,
+            signing,
+            verifying,
+            validation,
+        })
     }
 
     /// A token for this user.
     pub fn issue(&self, user_id: &str, jti: String) -> Result<String, AuthError> {
         let now = now();
         let claims = Claims {
-            iss: self.settings.issuer.clone(),
-            aud: self.settings.issuer.clone(),
+            iss: self.issuer.clone(),
+            aud: self.issuer.clone(),
             sub: user_id.to_owned(),
             jti,
             iat: now as f64 / 1000.0,
-            exp: now / 1000 + self.settings.lifetime.as_secs() as i64,
+            exp: now / 1000 + self.lifetime.as_secs() as i64,
         };
         let (kid, key) = &self.signing;
         let header = Header { kid: Some(kid.clone()), ..Header::new(self.algorithm) };
@@ -110,14 +107,9 @@ impl Tokens {
 
 type Key = (String, EncodingKey, DecodingKey);
 
-fn shared(secret: &str) -> Result<Key, AuthError> {
-    if secret.len() < LEAST_SECRET_BYTES {
-        let problem =
-            format!("it has {} bytes and needs {LEAST_SECRET_BYTES}; `openssl rand -hex 32` makes one", secret.len());
-        return Err(AuthError::Secret(TOKEN_KEY, problem));
-    }
+fn shared(secret: &str) -> Key {
     let bytes = secret.as_bytes();
-    Ok(("shared".into(), EncodingKey::from_secret(bytes), DecodingKey::from_secret(bytes)))
+    ("shared".into(), EncodingKey::from_secret(bytes), DecodingKey::from_secret(bytes))
 }
 
 /// An Ed25519 seed, hexadecimal.

@@ -32,6 +32,23 @@ pub struct ConfigArgs {
     set: Vec<String>,
 }
 
+/// Flags of commands that need only to know where things are.
+#[derive(Debug, clap::Args)]
+pub struct PlaceArgs {
+    /// Configuration file [default: config.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, value_name = "KEY=VALUE", help = "Any key of config.toml, such as data.dir=/var/lib/steppe")]
+    set: Vec<String>,
+}
+
+impl PlaceArgs {
+    /// Reads the file, the process's environment and these flags.
+    pub fn load(self) -> anyhow::Result<Loaded> {
+        Ok(config::load(&sources(self.config, pairs(self.set)?))?)
+    }
+}
+
 impl ConfigArgs {
     /// Reads the file, the process's environment and these flags.
     pub fn load(self) -> anyhow::Result<Loaded> {
@@ -45,13 +62,19 @@ impl ConfigArgs {
         ];
         let given = named.into_iter().filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value?)));
         let mut flags: Vec<_> = given.collect();
-        for pair in self.set {
-            let (key, value) =
-                pair.split_once('=').ok_or_else(|| anyhow::anyhow!("--set takes KEY=VALUE, not `{pair}`"))?;
-            flags.push((format!("--set {key}"), key.to_owned(), value.to_owned()));
-        }
+        flags.extend(pairs(self.set)?);
         Ok(config::load(&sources(self.config, flags))?)
     }
+}
+
+/// `--set KEY=VALUE` as flags.
+fn pairs(given: Vec<String>) -> anyhow::Result<Vec<(String, String, String)>> {
+    let parts = |pair: String| {
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| anyhow::anyhow!("--set takes KEY=VALUE, not `{pair}`"))?;
+        Ok((format!("--set {key}"), key.to_owned(), value.to_owned()))
+    };
+    given.into_iter().map(parts).collect()
 }
 
 /// The three layers of the configuration: the file, the process's environment, the flags.

@@ -5,18 +5,22 @@ mod check_config;
 mod config_args;
 mod import;
 mod inspect;
+mod key;
 mod library_args;
 mod make_model;
 mod models;
 mod pull;
 mod quantize;
 mod serve;
+mod user;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::auth::Authenticator;
 use crate::lang::Lang;
+use crate::startup;
 
 /// Serves local language models behind an OpenAI-compatible API.
 #[derive(Debug, Parser)]
@@ -47,6 +51,10 @@ enum Command {
     Quantize(quantize::Args),
     /// Write a model with random weights, for tests and benchmarks.
     MakeModel(make_model::Args),
+    /// Add, list and change the users.
+    User(user::Args),
+    /// Make, list and take back API keys.
+    Key(key::Args),
     /// Put load on any OpenAI-compatible server and measure it.
     Bench(bench::Args),
 }
@@ -62,9 +70,21 @@ impl Command {
             Self::Inspect(args) => args.run(lang),
             Self::Quantize(args) => args.run(lang),
             Self::MakeModel(args) => args.run(lang),
+            Self::User(args) => args.run(lang),
+            Self::Key(args) => args.run(lang),
             Self::Bench(args) => args.run(lang),
         }
     }
+}
+
+/// Does something with the users and keys of the configured database.
+fn with_users(
+    config: config_args::PlaceArgs,
+    work: impl AsyncFnOnce(Authenticator) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let config = config.load()?.config;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async { work(startup::open_auth(&config).await?).await })
 }
 
 /// Parses the process's arguments, runs the subcommand and turns an error into one message and a non-zero exit.

@@ -13,9 +13,27 @@ use super::{ConfigError, RawConfig};
 /// The file read when none is named.
 const DEFAULT_FILE: &str = "config.toml";
 const PREFIX: &str = "STEPPE_";
-/// Variables without the usual prefix and section.
-const PLAIN: [(&str, &str); 3] =
-    [("HOST", "server.host"), ("PORT", "server.port"), ("LOG_LEVEL", "telemetry.log_level")];
+/// Variables that administrators know, without the usual prefix and section.
+const PLAIN: [(&str, &str); 11] = [
+    ("ALLOWED_HOSTS", "server.allowed_hosts"),
+    ("CORS_ORIGINS", "server.cors_origins"),
+    ("DATABASE_URL", "store.url"),
+    ("DEBUG", "telemetry.debug"),
+    ("HOST", "server.host"),
+    ("INTERNAL_API_KEY", "auth.internal_key"),
+    ("JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "auth.access_token_minutes"),
+    ("JWT_ALGORITHM", "auth.jwt_algorithm"),
+    ("JWT_SECRET_KEY", "auth.jwt_secret"),
+    ("LOG_LEVEL", "telemetry.log_level"),
+    ("PORT", "server.port"),
+];
+/// The names of these variables, sorted.
+pub fn plain_variables() -> impl Iterator<Item = &'static str> {
+    PLAIN.into_iter().map(|(name, _)| name)
+}
+
+/// Keys whose values are shown to nobody.
+const SECRET: [&str; 3] = ["auth.internal_key", "auth.jwt_secret", "store.url"];
 
 /// What the layers are made from; the caller reads the process's environment and arguments.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +82,8 @@ impl Layers {
         for (section, value) in self.figment.extract::<Dict>()? {
             for (key, value) in value.into_dict().unwrap_or_default() {
                 let path = format!("{section}.{key}");
+                let hidden = SECRET.contains(&path.as_str()) && value.as_str() != Some("");
+                let value = if hidden { Value::from("(hidden)") } else { value };
                 let shown = toml::Value::try_from(&value).map_or_else(|e| e.to_string(), |v| v.to_string());
                 rows.push((path.clone(), shown, self.origin(&path)));
             }
@@ -172,8 +192,9 @@ fn typed(raw: &str, default: &Value) -> Value {
         Value::Bool(..) => raw.parse::<bool>().ok().map(Value::from),
         Value::Num(..) => raw.parse::<i64>().ok().map(Value::from).or_else(|| raw.parse::<f64>().ok().map(Value::from)),
         Value::Array(..) => {
-            let parts = raw.split(',').map(str::trim).filter(|part| !part.is_empty());
-            Some(Value::from(parts.map(Value::from).collect::<Vec<_>>()))
+            let parts = || raw.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            let list: Vec<String> = serde_json::from_str(raw).unwrap_or_else(|_| parts());
+            Some(Value::from(list))
         }
         _ => None,
     };

@@ -1,16 +1,31 @@
 //! Configuration: the layers (defaults, file, environment, flags) become a [`RawConfig`], that becomes a [`Config`],
-//! resolved and validated once. Everybody else receives their own section and reads no flag, variable or file.
+//! resolved and validated once. One file per section. Everybody else receives their own section and reads no flag, variable or file.
 
+mod auth;
+mod check;
+mod data;
+mod engine;
+mod generation;
 mod layers;
-mod raw;
-mod resolve;
+mod model;
+mod network;
+mod server;
+mod store;
+mod telemetry;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-pub use layers::Sources;
-pub use raw::{RawConfig, RawData, RawEngine, RawGeneration, RawModel, RawServer, RawTelemetry};
+use serde::{Deserialize, Serialize};
+
+pub use auth::AuthConfig;
+pub use engine::EngineSettings;
+pub use generation::GenerationConfig;
+pub use layers::{Sources, plain_variables};
+pub use model::ModelSettings;
+pub use network::Network;
+pub use server::ServerConfig;
+pub use store::StoreConfig;
+pub use telemetry::TelemetryConfig;
 
 /// Why the configuration cannot be used; each message names the key and where its value came from.
 #[derive(Debug, thiserror::Error)]
@@ -55,94 +70,57 @@ impl From<figment::Error> for ConfigError {
     }
 }
 
+/// The configuration as it is written: every section and key with its default. No I/O, no judgement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the sections say what they are")]
+pub struct RawConfig {
+    pub server: server::RawServer,
+    pub auth: auth::RawAuth,
+    pub model: model::RawModel,
+    pub generation: generation::RawGeneration,
+    pub engine: engine::RawEngine,
+    pub store: store::RawStore,
+    pub telemetry: telemetry::RawTelemetry,
+    pub data: data::RawData,
+}
+
+impl RawConfig {
+    /// Judges every value; `origin` says where a key's value came from.
+    fn resolve(self, origin: check::Origin) -> Result<Config, ConfigError> {
+        let server = self.server.resolve(origin)?;
+        Ok(Config {
+            auth: self.auth.resolve(&server, origin)?,
+            server,
+            model: self.model.resolve(origin)?,
+            generation: self.generation.resolve(origin)?,
+            engine: self.engine.resolve(origin)?,
+            store: self.store.resolve(&self.data, origin)?,
+            telemetry: self.telemetry.resolve(&self.data, origin)?,
+            data: self.data.dir.into(),
+        })
+    }
+}
+
 /// The resolved configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// HTTP.
     pub server: ServerConfig,
+    /// Who may ask.
+    pub auth: AuthConfig,
     /// The model.
     pub model: ModelSettings,
     /// Limits of one request.
     pub generation: GenerationConfig,
     /// The engine.
     pub engine: EngineSettings,
+    /// The SQL database.
+    pub store: StoreConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
-}
-
-/// `[server]`, resolved.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// Where to listen.
-    pub address: SocketAddr,
-    /// Largest request body, bytes.
-    pub max_body: usize,
-    /// The head of a request must arrive within so long, and then its body.
-    pub receive: Duration,
-    /// A comment is sent on a silent event stream this often.
-    pub keep_alive: Duration,
-    /// Running requests get so long to finish after SIGTERM.
-    pub drain: Duration,
-    /// Origins whose pages may call the API; `*` is any, none is none.
-    pub cors_origins: Vec<String>,
-    /// Names by which the server may be addressed, in lower case; none is any.
-    pub allowed_hosts: Vec<String>,
-}
-
-/// `[model]`, resolved.
-#[derive(Debug, Clone)]
-pub struct ModelSettings {
-    /// A file, a directory or a name; `None` takes the only model in `directory`.
-    pub path: Option<String>,
-    /// Where models and their manifests are looked up by name.
-    pub directory: PathBuf,
-    /// Longest context served; `None` takes the model's own.
-    pub context: Option<usize>,
-    /// Further names of the model.
-    pub aliases: Vec<String>,
-}
-
-/// `[generation]`, resolved.
-#[derive(Debug, Clone)]
-pub struct GenerationConfig {
-    /// Tokens generated at most when a request does not say.
-    pub default_max_tokens: usize,
-    /// Answers that one request may ask for.
-    pub max_choices: usize,
-    /// A request ends after so long.
-    pub timeout: Duration,
-}
-
-/// `[engine]`, resolved.
-#[derive(Debug, Clone)]
-pub struct EngineSettings {
-    /// Threads that compute; `None` takes the cores available.
-    pub threads: Option<usize>,
-    /// Instruction set; `None` takes the best of the machine.
-    pub isa: Option<kernels::Isa>,
-    /// Memory of the KV cache, bytes; `None` takes it from what is free.
-    pub kv_cache: Option<usize>,
-    /// Whether finished prompts stay cached.
-    pub prefix_cache: bool,
-    /// Most tokens of one step.
-    pub max_batch_tokens: usize,
-    /// Most sequences of one step.
-    pub max_sequences: usize,
-    /// Requests that may wait.
-    pub max_queue: usize,
-    /// How long a prompt's part of a step may hold up running streams.
-    pub max_stall: Duration,
-}
-
-/// `[telemetry]`, resolved.
-#[derive(Debug, Clone)]
-pub struct TelemetryConfig {
-    /// A level or a filter such as `info,steppe=debug`.
-    pub log_level: String,
-    /// JSON lines instead of text.
-    pub json: bool,
-    /// Logs go here instead of to standard error.
-    pub log_file: Option<PathBuf>,
+    /// Where everything written at run time goes.
+    pub data: PathBuf,
 }
 
 /// A resolved configuration together with where its values came from.
@@ -157,6 +135,6 @@ pub struct Loaded {
 /// Reads, merges and validates all layers.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let layers = layers::Layers::read(sources)?;
-    let config = resolve::resolve(layers.extract()?, &|key| layers.origin(key))?;
+    let config = layers.extract()?.resolve(&|key| layers.origin(key))?;
     Ok(Loaded { config, provenance: layers.provenance()? })
 }

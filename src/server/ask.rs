@@ -173,7 +173,7 @@ async fn one(
     model: Option<&str>,
     input: &str,
 ) -> Result<(Gathered, Usage), ApiError> {
-    let generator = state.generator_for(model)?;
+    let generator = client.generator(state, model)?;
     let refused = |error| refusal(error, input).unprocessable();
     let prepared = generator.prepare(client.own(request)).await.map_err(refused)?;
     let answers = generator.submit(vec![prepared], 1).map_err(refused)?;

@@ -1,42 +1,122 @@
-//! What a handler needs to know of who asks: the language of messages and the key of fair queueing.
+//! What a handler needs to know of who asks: identity, address, language of messages, the key of fair queueing.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use super::AppState;
+use super::error::ApiError;
 use super::messages;
 use super::openai::fields::user_key;
-use crate::generate::GenerateRequest;
+use super::problem::Problem;
+use crate::auth::{Credential, Identity, Scope};
+use crate::config::Network;
+use crate::generate::{GenerateRequest, Generator};
 use crate::lang::Lang;
 
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
+/// Who asks, on a route that is not open.
+#[derive(Debug, Clone)]
 pub struct Client {
-    /// Lang of messages.
+    /// Language of messages.
     pub language: Lang,
-    /// Requests without a `user` share the turn of their address.
-    address_key: u64,
+    /// Whose credential it is.
+    pub identity: Identity,
+    /// From where.
+    pub address: Address,
 }
 
+/// The address that a request comes from, seen through trusted proxies.
+#[derive(Debug, Clone, Copy)]
+pub struct Address(pub IpAddr);
+
 impl Client {
-    /// The request in this client's name, unless it names a user itself.
+    /// The request in this client's name; who may act for others may name one of them.
     pub fn own(&self, request: GenerateRequest) -> GenerateRequest {
-        let user = if request.user == 0 { self.address_key } else { request.user };
-        GenerateRequest { user, ..request }
+        let anonymous = self.identity.credential == Credential::Anonymous;
+        if request.user != 0 && (anonymous || self.identity.may(Scope::ActAs)) {
+            return request;
+        }
+        let user =
+            if anonymous { format!("address {}", self.address.0) } else { format!("user {}", self.identity.user_id) };
+        GenerateRequest { user: user_key(&user), ..request }
+    }
+
+    /// The generator of the model of this name, if this client may use it; none means the default model.
+    ///
+    /// # Errors
+    /// While loading and while stopping, or when there is no such model, or not for this client.
+    pub fn generator<'a>(&self, state: &'a AppState, name: Option<&str>) -> Result<&'a Generator, ApiError> {
+        let generator = state.generator_for(name)?;
+        let id = &generator.model().id;
+        if self.identity.may_use(id) {
+            return Ok(generator);
+        }
+        Err(ApiError::about("model", Problem::ModelNotAllowed(id.clone())))
     }
 }
 
 impl FromRequestParts<AppState> for Client {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Infallible> {
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let identity = parts.extensions.get::<Identity>().cloned().ok_or(Problem::NoCredential)?;
         Ok(Self {
             language: messages::language(&parts.headers),
-            address_key: user_key(&address.map(|ip| format!("address {ip}")).unwrap_or_default()),
+            identity,
+            address: address(parts, &state.config.trusted_proxies),
         })
+    }
+}
+
+impl FromRequestParts<AppState> for Address {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        Ok(address(parts, &state.config.trusted_proxies))
+    }
+}
+
+fn address(parts: &Parts, trusted: &[Network]) -> Address {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    Address(forwarded(peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical(), &parts.headers, trusted))
+}
+
+/// Each proxy appends the address that it was called from: the last one that is no trusted proxy is the client's.
+fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
+    let header = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let listed: Vec<&str> = header.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let mut client = peer;
+    for hop in listed.into_iter().rev() {
+        if !is_trusted(&client) {
+            break;
+        }
+        let Ok(address) = hop.parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+    }
+    client
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted: Vec<Network> = ["10.0.0.0/8", "::1"].iter().map(|text| text.parse().unwrap()).collect();
+        let client = |peer: &str, header: &str| {
+            let headers = HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), header.parse().unwrap())]);
+            forwarded(peer.parse().unwrap(), &headers, &trusted).to_string()
+        };
+        assert_eq!(client("192.0.2.1", "198.51.100.7"), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", "198.51.100.7"), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", "203.0.113.9, 198.51.100.7, 10.1.1.1"), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", "nonsense"), "10.0.0.1");
+        assert_eq!(client("::1", "2001:db8::1"), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", ""), "10.0.0.1");
     }
 }

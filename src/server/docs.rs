@@ -1,11 +1,13 @@
 //! The OpenAPI document, made from the handlers' own types, and the page that shows it. Both work without a network.
 
 use axum::Router;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::admin::{keys, users};
 use super::openai::{chat, completions, models};
-use super::{AppState, ask, health, tokens};
+use super::{AppState, ask, health, token, tokens};
 
 /// The document of every endpoint.
 #[derive(Debug, OpenApi)]
@@ -25,14 +27,41 @@ use super::{AppState, ask, health, tokens};
         health::health,
         health::ready,
         health::metrics,
+        token::token,
+        token::refresh,
+        token::revoke,
+        users::list_users,
+        users::add_user,
+        users::get_user,
+        users::change_user,
+        users::list_departments,
+        keys::list_keys,
+        keys::make_key,
+        keys::revoke_key,
     ),
+    modifiers(&Credentials),
+    security(("bearer" = []), ("internal" = [])),
     tags(
         (name = "OpenAI", description = "What OpenAI's clients speak"),
         (name = "Steppe", description = "Beyond OpenAI"),
+        (name = "Administration", description = "For administrators"),
         (name = "Operation", description = "For those who run the server"),
     )
 )]
 pub struct ApiDoc;
+
+/// What requests are let in with.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key or access token"));
+        let internal = ApiKeyValue::with_description("x-internal-auth", "For services of the same installation");
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+        components.add_security_scheme("internal", SecurityScheme::ApiKey(ApiKey::Header(internal)));
+    }
+}
 
 /// `/openapi.json` and `/docs`.
 pub(super) fn routes() -> Router<AppState> {

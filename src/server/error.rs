@@ -1,6 +1,6 @@
 //! The one error of every endpoint and the envelope it is answered in.
 
-use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER, header::WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -85,6 +85,9 @@ impl ApiError {
         if let Some(wait) = self.problem.retry_after() {
             headers.insert(RETRY_AFTER, wait.as_secs_f64().ceil().max(1.0).to_string().parse().unwrap_or(ONE));
             headers.insert("retry-after-ms", wait.as_millis().to_string().parse().unwrap_or(ONE));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.problem == Problem::Deadline {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));

@@ -31,7 +31,7 @@ pub struct Ready {
 
 /// Whether the process lives; cheap, and true while the model loads.
 #[utoipa::path(
-    get, path = "/health", tag = "Operation",
+    get, path = "/health", tag = "Operation", security(()),
     responses((status = 200, description = "It does", body = Health))
 )]
 pub async fn health(State(state): State<AppState>) -> Json<Health> {
@@ -46,7 +46,7 @@ pub async fn health(State(state): State<AppState>) -> Json<Health> {
 
 /// Whether requests are answered: not before the model has produced a first token, and not any more while stopping.
 #[utoipa::path(
-    get, path = "/ready", tag = "Operation",
+    get, path = "/ready", tag = "Operation", security(()),
     responses(
         (status = 200, description = "They are", body = Ready),
         (status = 503, description = "Loading or stopping", body = ErrorBody),
@@ -60,7 +60,11 @@ pub async fn ready(State(state): State<AppState>) -> Result<Json<Ready>, ApiErro
 /// Metrics in Prometheus's text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "Operation",
-    responses((status = 200, description = "All metrics", body = String, content_type = "text/plain; version=0.0.4"))
+    responses(
+        (status = 200, description = "All metrics", body = String, content_type = "text/plain; version=0.0.4"),
+        (status = "4XX", description = "Not for this credential", body = ErrorBody),
+        (status = "5XX", description = "The database does not answer", body = ErrorBody),
+    )
 )]
 pub async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     state.read_engine();

@@ -60,6 +60,15 @@ fn english(problem: &Problem, field: &str) -> String {
             total = prompt + completion
         ),
         Problem::Template(detail) => format!("The model's chat template does not take these messages: {detail}."),
+        Problem::NoCredential => "Who asks? Send `Authorization: Bearer` with an API key or an access token.".into(),
+        Problem::BadCredential => "The API key or access token is wrong, expired or revoked.".into(),
+        Problem::NotAllowed(scope) => {
+            format!("This credential may not be used for this; it lacks `{}`.", scope.as_str())
+        }
+        Problem::ModelNotAllowed(model) => format!("This API key may not be used with the model `{model}`."),
+        Problem::NoObject(name) => format!("There is no {name}."),
+        Problem::Exists(name) => format!("`{name}` exists already."),
+        Problem::Store => "The server's database does not answer. Try again in a few seconds.".into(),
         Problem::Host(host) => format!("This server is not to be addressed as `{host}`; its administrator says how."),
         Problem::NoModel(model) => {
             format!("The model `{model}` does not exist here; GET /v1/models lists those that do.")
@@ -87,6 +96,11 @@ fn english_reason(reason: &Reason, field: &str) -> String {
         Reason::Part(kind) => format!("`{field}` is `{kind}`; this model takes only text."),
         Reason::Needs(other) => format!("`{field}` needs `{other}`."),
         Reason::Excludes(other) => format!("`{field}` cannot be given together with `{other}`."),
+        Reason::UserName => {
+            format!("`{field}` must have 1 to 128 bytes, no control characters and no space around it.")
+        }
+        Reason::Short(least) => format!("`{field}` must have at least {least} characters."),
+        Reason::Word(known) => format!("`{field}` must be one of: {known}."),
         Reason::Below(least) => format!("`{field}` must be at least {least}."),
         Reason::Above(other) => format!("`{field}` must not be larger than `{other}`."),
     }
@@ -116,6 +130,15 @@ fn russian(problem: &Problem, field: &str) -> String {
             total = prompt + completion
         ),
         Problem::Template(detail) => format!("Шаблон чата модели не принимает эти сообщения: {detail}."),
+        Problem::NoCredential => "Кто спрашивает? Пришлите `Authorization: Bearer` с ключом API или токеном.".into(),
+        Problem::BadCredential => "Ключ API или токен неверен, истёк или отозван.".into(),
+        Problem::NotAllowed(scope) => {
+            format!("С этим ключом или токеном сюда нельзя: не хватает `{}`.", scope.as_str())
+        }
+        Problem::ModelNotAllowed(model) => format!("Этот ключ API не годится для модели `{model}`."),
+        Problem::NoObject(name) => format!("Такого нет: {name}."),
+        Problem::Exists(name) => format!("`{name}` уже есть."),
+        Problem::Store => "База данных сервера не отвечает. Повторите через несколько секунд.".into(),
         Problem::Host(host) => format!("К этому серверу нельзя обращаться как `{host}`; как — знает администратор."),
         Problem::NoModel(model) => format!("Модели `{model}` здесь нет; список — GET /v1/models."),
         Problem::NoRoute(path) => format!("По адресу {path} ничего нет; что есть — см. /docs."),
@@ -145,6 +168,11 @@ fn russian_reason(reason: &Reason, field: &str) -> String {
         Reason::Part(kind) => format!("Поле `{field}` — `{kind}`; эта модель принимает только текст."),
         Reason::Needs(other) => format!("Поле `{field}` требует поля `{other}`."),
         Reason::Excludes(other) => format!("Поле `{field}` нельзя указывать вместе с `{other}`."),
+        Reason::UserName => {
+            format!("Поле `{field}` — от 1 до 128 байт, без управляющих символов и без пробелов по краям.")
+        }
+        Reason::Short(least) => format!("В поле `{field}` должно быть не меньше {least} символов."),
+        Reason::Word(known) => format!("Поле `{field}` — одно из: {known}."),
         Reason::Below(least) => format!("Поле `{field}` должно быть не меньше {least}."),
         Reason::Above(other) => format!("Поле `{field}` не должно быть больше `{other}`."),
     }

@@ -1,5 +1,7 @@
 //! HTTP only: routes, bodies, errors, events. What an answer is made of is `generate`'s business.
 
+mod access;
+mod admin;
 mod ask;
 mod body;
 mod client;
@@ -16,6 +18,7 @@ mod router;
 mod serve;
 mod sse;
 mod state;
+mod token;
 mod tokens;
 
 pub use docs::ApiDoc;

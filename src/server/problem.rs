@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::mismatch::Mismatch;
+use crate::auth::Scope;
 use crate::engine::EngineError;
 
 /// What went wrong.
@@ -61,6 +62,20 @@ pub enum Problem {
     },
     /// The chat template refused the messages.
     Template(String),
+    /// There is no credential.
+    NoCredential,
+    /// The credential is not good.
+    BadCredential,
+    /// The credential is good, but not for this.
+    NotAllowed(Scope),
+    /// The key is not for this model.
+    ModelNotAllowed(String),
+    /// There is no such object, or it is somebody else's.
+    NoObject(String),
+    /// There is one of this name already.
+    Exists(String),
+    /// The database does not answer.
+    Store,
     /// The server is not to be addressed by this name.
     Host(String),
     /// No such model.
@@ -107,6 +122,12 @@ pub enum Reason {
     Needs(&'static str),
     /// Cannot be given together with another field.
     Excludes(&'static str),
+    /// No name that a user can have.
+    UserName,
+    /// Fewer characters than this.
+    Short(usize),
+    /// None of these words.
+    Word(&'static str),
     /// Less than makes sense.
     Below(usize),
     /// Must not be larger than another field.
@@ -120,10 +141,12 @@ impl Problem {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotJsonType | Self::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SlowBody | Self::Deadline => StatusCode::REQUEST_TIMEOUT,
-            Self::Host(_) => StatusCode::FORBIDDEN,
-            Self::NoModel(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::NoCredential | Self::BadCredential => StatusCode::UNAUTHORIZED,
+            Self::NotAllowed(_) | Self::ModelNotAllowed(_) | Self::Host(_) => StatusCode::FORBIDDEN,
+            Self::NoModel(_) | Self::NoObject(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::Exists(_) => StatusCode::CONFLICT,
             Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Overloaded(_) | Self::Loading | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded(_) | Self::Loading | Self::Stopping | Self::Store => StatusCode::SERVICE_UNAVAILABLE,
             Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -146,9 +169,14 @@ impl Problem {
             Self::OutOfRange { .. } | Self::Invalid(_) | Self::Template(_) => "invalid_value",
             Self::NotBuilt => "unsupported_parameter",
             Self::ContextLength { .. } => "context_length_exceeded",
+            Self::NoCredential | Self::BadCredential => "invalid_api_key",
+            Self::NotAllowed(_) => "not_allowed",
+            Self::ModelNotAllowed(_) => "model_not_allowed",
+            Self::Exists(_) => "already_exists",
+            Self::Store => "database_unavailable",
             Self::Host(_) => "host_not_allowed",
             Self::NoModel(_) => "model_not_found",
-            Self::NoRoute(_) => "not_found",
+            Self::NoObject(_) | Self::NoRoute(_) => "not_found",
             Self::NoMethod(_) => "method_not_allowed",
             Self::Overloaded(_) | Self::Stopping => "server_is_overloaded",
             Self::Loading => "model_loading",
@@ -161,7 +189,7 @@ impl Problem {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded(wait) => Some((*wait).max(Duration::from_millis(100))),
-            Self::Loading | Self::Stopping => Some(Duration::from_secs(5)),
+            Self::Loading | Self::Stopping | Self::Store => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

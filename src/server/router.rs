@@ -9,10 +9,12 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::access::guarded;
 use super::error::ApiError;
 use super::openai::{chat, completions, models};
 use super::problem::Problem;
-use super::{AppState, ask, docs, envelope, health, tokens};
+use super::{AppState, admin, ask, docs, envelope, health, token, tokens};
+use crate::auth::Scope;
 
 /// Headers that pages of other origins may read.
 const EXPOSED: [&str; 6] =
@@ -20,21 +22,29 @@ const EXPOSED: [&str; 6] =
 
 /// The whole application.
 pub fn router(state: AppState) -> Router {
-    let router = Router::new()
+    let generate = Router::new()
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/chat/completions/stream", post(chat::chat_completions_stream))
         .route("/v1/completions", post(completions::completions))
-        .route("/v1/models", get(models::list_models))
-        .route("/v1/models/{*id}", get(models::get_model))
-        .route("/v1/llm/models", get(models::list_llm_models))
         .route("/ask", post(ask::ask))
         .route("/generate", post(ask::generate))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
+        .route("/v1/models", get(models::list_models))
+        .route("/v1/models/{*id}", get(models::get_model))
+        .route("/v1/llm/models", get(models::list_llm_models));
+    let metrics = Router::new().route("/metrics", get(health::metrics));
+    let open = Router::new()
+        .route("/token", post(token::token))
+        .route("/token/refresh", post(token::refresh))
+        .route("/token/revoke", post(token::revoke))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .merge(docs::routes())
+        .merge(docs::routes());
+    let router = open
+        .merge(guarded(generate, Scope::Generate, &state))
+        .merge(guarded(metrics, Scope::Metrics, &state))
+        .merge(guarded(admin::routes(), Scope::Admin, &state))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(state.config.max_body))
@@ -54,7 +64,10 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };
     let told = EXPOSED.map(HeaderName::from_static);
-    let cors = CorsLayer::new().allow_origin(allowed).allow_methods([Method::GET, Method::POST]).expose_headers(told);
+    let cors = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .expose_headers(told);
     (!origins.is_empty()).then(|| cors.allow_headers(AllowHeaders::mirror_request()))
 }
 

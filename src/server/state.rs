@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::error::ApiError;
 use super::problem::{Problem, Reason};
+use crate::auth::Authenticator;
 use crate::config::ServerConfig;
 use crate::generate::Generator;
 use crate::telemetry::{EngineGauges, Metrics};
@@ -26,6 +27,8 @@ pub enum Phase {
 pub struct AppState {
     /// `[server]`
     pub config: Arc<ServerConfig>,
+    /// Who may ask.
+    pub auth: Authenticator,
     /// All metrics.
     pub metrics: Metrics,
     max_choices: usize,
@@ -35,9 +38,10 @@ pub struct AppState {
 
 impl AppState {
     /// A server whose model is not loaded.
-    pub fn new(config: ServerConfig, max_choices: usize, metrics: Metrics) -> Self {
+    pub fn new(config: ServerConfig, max_choices: usize, auth: Authenticator, metrics: Metrics) -> Self {
         Self {
             config: Arc::new(config),
+            auth,
             metrics,
             max_choices,
             generator: Arc::default(),

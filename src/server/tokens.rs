@@ -90,7 +90,7 @@ impl FromBody for DetokenizeBody {
     responses(
         (status = 200, description = "The tokens", body = Tokens),
         (status = "4XX", description = "The body is not valid", body = ErrorBody),
-        (status = 503, description = "Loading or stopping", body = ErrorBody),
+        (status = "5XX", description = "Loading or stopping", body = ErrorBody),
     )
 )]
 pub async fn tokenize(
@@ -122,7 +122,7 @@ pub async fn tokenize(
     responses(
         (status = 200, description = "The text", body = Text),
         (status = "4XX", description = "The body is not valid", body = ErrorBody),
-        (status = 503, description = "Loading or stopping", body = ErrorBody),
+        (status = "5XX", description = "Loading or stopping", body = ErrorBody),
     )
 )]
 pub async fn detokenize(

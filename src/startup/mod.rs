@@ -1,6 +1,7 @@
 //! From a configuration to a server that answers: looks at the machine, plans memory, loads, warms up, serves, and ends
 //! in good order. The only place that knows all parts.
 
+mod gateway;
 mod load;
 mod machine;
 mod model;
@@ -18,9 +19,10 @@ use tokio::task::JoinError;
 
 use crate::config::Config;
 use crate::generate::Generator;
-use crate::server::{self, AppState};
+use crate::server;
 use crate::telemetry::{self, Metrics};
 
+pub use gateway::{open as open_gateway, open_auth};
 pub use load::load;
 pub use machine::Machine;
 pub use report::Report;
@@ -66,7 +68,8 @@ where
     let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}"))?;
     let address = listener.local_addr()?;
     let metrics = Metrics::new()?;
-    let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
+    let state = gateway::open(&config, metrics.clone()).await?;
+    let key = gateway::first_start(&config, &state.auth, report).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let until_stopped = async move {
         let _ = stopped.await;
@@ -82,7 +85,7 @@ where
     };
     let engine = generator.engine().clone();
     state.start(generator.clone());
-    report.ready(&generator, address, started.elapsed());
+    report.ready(&generator, address, key.as_deref(), started.elapsed());
     drop(generator);
 
     let outcome = tokio::select! {

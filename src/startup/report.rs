@@ -1,6 +1,7 @@
 //! What the person who starts the server sees: what was found, what it costs, when it is ready and what to try.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use kernels::Compute;
@@ -8,6 +9,7 @@ use models::{ModelConfig, ModelFile};
 
 use super::machine::{self, Machine};
 use super::sizes::Sizes;
+use crate::auth::FirstUser;
 use crate::generate::{Generator, ServedModel};
 use crate::lang::Lang;
 
@@ -58,8 +60,17 @@ impl Report {
         say(&sizes.table(machine::resident().unwrap_or(0), self.lang));
     }
 
-    /// Ready, and a line to try.
-    pub(super) fn ready(self, generator: &Generator, address: SocketAddr, after: Duration) {
+    /// The first user was made, and a key.
+    pub(super) fn first_user(self, first: &FirstUser, file: &Path) {
+        let (name, password, file) = (first.name, &first.password, file.display());
+        say(&self.lang.pick(
+            format!("  first user {name}, password {password} (shown only now); an API key is in {file}"),
+            format!("  первый пользователь {name}, пароль {password} (больше не покажется); ключ API — в {file}"),
+        ));
+    }
+
+    /// Ready, and a line to try, which carries the key if there is one.
+    pub(super) fn ready(self, generator: &Generator, address: SocketAddr, key: Option<&str>, after: Duration) {
         let host = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -73,7 +84,8 @@ impl Report {
             format!("Ready after {seconds:.1} s: {id} at {url} (documentation: {url}/docs). Try:"),
             format!("Готово через {seconds:.1} с: {id}, {url} (документация: {url}/docs). Попробуйте:"),
         ));
-        say(&format!("\n  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"));
+        let key = key.map(|key| format!("-H 'Authorization: Bearer {key}' ")).unwrap_or_default();
+        say(&format!("\n  curl -N {url}/v1/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'\n"));
     }
 
     /// The server was told to stop.

@@ -133,6 +133,20 @@ impl Store {
         found(changed.rows_affected(), user_id)
     }
 
+    /// Changes what a user may do.
+    pub async fn set_role(&self, user_id: &str, role: Role) -> Result<()> {
+        let statement = "UPDATE users SET role = $1 WHERE id = $2";
+        let changed = sqlx::query(statement).bind(role.as_str()).bind(user_id).execute(&self.pool).await?;
+        found(changed.rows_affected(), user_id)
+    }
+
+    /// Moves a user into an existing department.
+    pub async fn set_department(&self, user_id: &str, department_id: &str) -> Result<()> {
+        let statement = "UPDATE users SET department_id = $1 WHERE id = $2";
+        let changed = sqlx::query(statement).bind(department_id).bind(user_id).execute(&self.pool).await?;
+        found(changed.rows_affected(), user_id)
+    }
+
     /// Shuts a user out, whose tokens are void from then on, or lets them in again.
     pub async fn set_disabled(&self, user_id: &str, disabled: bool) -> Result<()> {
         let statement = "UPDATE users SET disabled = $1, tokens_from = $2 WHERE id = $3";

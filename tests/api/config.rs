@@ -120,3 +120,60 @@ fn mistakes_name_the_key_and_its_place() {
     let nowhere = Sources { file: Some("/no/such.toml".into()), ..Sources::default() };
     assert!(load(&nowhere).unwrap_err().to_string().contains("/no/such.toml"));
 }
+
+#[test]
+fn env_example_is_taken_as_it_stands_and_lists_every_plain_variable() {
+    let text = include_str!("../../env.example");
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let environment: Vec<_> =
+        lines.map(|line| line.split_once('=').unwrap()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let names: Vec<String> = environment.iter().map(|(name, _)| name.clone()).collect();
+    let (_folder, path) = file("");
+    let loaded = load(&Sources { file: Some(path), environment, flags: Vec::new() }).unwrap();
+    let origins: Vec<_> = loaded.provenance.iter().map(|row| row.2.as_str()).collect();
+    for name in &names {
+        assert!(origins.contains(&format!("environment variable {name}").as_str()), "{name} sets nothing");
+    }
+    let mut listed = names.clone();
+    listed.sort();
+    assert_eq!(listed, steppe::config::plain_variables().map(str::to_owned).collect::<Vec<_>>());
+}
+
+#[test]
+fn secrets_are_judged_and_never_shown() {
+    let (_folder, path) = file("");
+    let config = |environment: &[(&str, &str)]| {
+        load(&Sources { file: Some(path.clone()), environment: pairs(environment), flags: Vec::new() })
+    };
+    let good = "0f9c6a4b1d2e3f50718293a4b5c6d7e8";
+    for (variables, word) in [
+        (vec![("JWT_SECRET_KEY", "short")], "openssl rand"),
+        (vec![("JWT_SECRET_KEY", "your-secret-key-change-in-production")], "placeholder"),
+        (vec![("JWT_SECRET_KEY", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")], "placeholder"),
+        (vec![("JWT_ALGORITHM", "HS256")], "auth.jwt_secret"),
+        (vec![("JWT_ALGORITHM", "none")], "EdDSA"),
+        (vec![("HOST", "0.0.0.0"), ("INTERNAL_API_KEY", "short")], "openssl rand"),
+        (vec![("HOST", "0.0.0.0"), ("STEPPE_AUTH_REQUIRED", "false")], "auth.required"),
+        (vec![("DATABASE_URL", "mysql://x")], "store.url"),
+    ] {
+        let error = config(&variables).unwrap_err().to_string();
+        assert!(error.contains(word), "{word} in: {error}");
+    }
+    let url = "postgres://steppe:hunter2@db/steppe";
+    let loaded = config(&[("JWT_SECRET_KEY", good), ("INTERNAL_API_KEY", "short"), ("DATABASE_URL", url)]).unwrap();
+    let shown = format!("{:?} {:?}", loaded.config, loaded.provenance);
+    for secret in [good, "\"short\"", "hunter2"] {
+        assert!(!shown.contains(secret), "{secret} is shown");
+    }
+    assert!(loaded.config.auth.jwt_secret.is_some() && loaded.config.auth.internal_key.is_some());
+}
+
+#[test]
+fn lists_are_taken_with_commas_and_as_json() {
+    let (_folder, path) = file("");
+    for text in ["https://a.example, https://b.example", r#"["https://a.example", "https://b.example"]"#] {
+        let environment = pairs(&[("CORS_ORIGINS", text)]);
+        let loaded = load(&Sources { file: Some(path.clone()), environment, flags: Vec::new() }).unwrap();
+        assert_eq!(loaded.config.server.cors_origins, ["https://a.example", "https://b.example"]);
+    }
+}

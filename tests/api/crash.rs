@@ -7,10 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use steppe::config::{Sources, load};
 use steppe::startup::{self, Report};
 
-use crate::harness::{Setup, ask, with};
+use crate::harness::{Setup, ask, config, with};
 use crate::http::{get, open, post, read_to_end};
 
 /// Set for the process that is the server.
@@ -23,8 +22,8 @@ fn serve() -> anyhow::Result<()> {
     if std::env::var_os(SERVES).is_none() {
         return Ok(());
     }
-    let port = ("--port".to_owned(), "server.port".to_owned(), "0".to_owned());
-    let config = load(&Sources { flags: vec![port], ..Sources::default() })?.config;
+    let folder = tempfile::tempdir()?;
+    let config = config(folder.path(), &[]);
     let mut setup = Setup::new().slow(Duration::from_millis(10));
     setup.mock.panicking_token = Some(u32::from(b'#'));
     startup::serve_with(config, Report::default(), async |_, _, metrics, _| Ok(setup.generator(&metrics)))

@@ -2,18 +2,21 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use models::{GgufVocabulary, TokenKind, TokenizerSource};
 use serde_json::{Value as Json, json};
-use steppe::config::{GenerationConfig, ServerConfig};
+use steppe::config::{AuthConfig, Config, GenerationConfig, Sources};
 use steppe::engine::{Engine, EngineHandle, EngineOptions, MockExecutor, MockOptions, StepCost};
-use steppe::generate::{Generator, ServedModel};
+use steppe::generate::{self, Generator};
 use steppe::manifest::{Manifest, SamplingDefaults};
 use steppe::server::{AppState, serve};
+use steppe::startup::{self, Machine, Report};
 use steppe::telemetry::Metrics;
 use steppe::text::{ChatTemplate, Conversation, Tokenizer};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -34,6 +37,8 @@ pub struct Setup {
     pub allowed_hosts: Vec<String>,
     pub keep_alive: Duration,
     pub timeout: Duration,
+    /// None asks for no credentials.
+    pub auth: Option<AuthConfig>,
     pub tokenizer: Arc<Tokenizer>,
     template: Arc<ChatTemplate>,
 }
@@ -68,6 +73,7 @@ impl Setup {
             allowed_hosts: Vec::new(),
             keep_alive: Duration::from_secs(15),
             timeout: Duration::from_mins(1),
+            auth: None,
             tokenizer,
             template,
         }
@@ -111,7 +117,7 @@ impl Setup {
         let mock = self.mock;
         let context = self.options.max_context;
         let engine = Engine::start(self.options, move || Ok(MockExecutor::new(mock))).unwrap();
-        let model = ServedModel {
+        let model = generate::ServedModel {
             id: MODEL.into(),
             aliases: vec!["default".into()],
             fingerprint: "fp_test".into(),
@@ -131,16 +137,16 @@ impl Setup {
     /// A server that answers `/health` but whose model is not there yet.
     pub async fn load(self) -> (TestServer, Generator) {
         let metrics = Metrics::new().unwrap();
-        let config = ServerConfig {
-            address: ([127, 0, 0, 1], 0).into(),
-            max_body: self.max_body,
-            receive: self.receive,
-            keep_alive: self.keep_alive,
-            drain: Duration::from_secs(1),
-            cors_origins: self.cors_origins.clone(),
-            allowed_hosts: self.allowed_hosts.clone(),
-        };
-        let state = AppState::new(config, 4, metrics.clone());
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path(), &[]);
+        config.server.max_body = self.max_body;
+        config.server.receive = self.receive;
+        config.server.keep_alive = self.keep_alive;
+        config.server.cors_origins.clone_from(&self.cors_origins);
+        config.server.allowed_hosts.clone_from(&self.allowed_hosts);
+        config.generation.max_choices = 4;
+        config.auth = self.auth.clone().unwrap_or(config.auth);
+        let state = startup::open_gateway(&config, metrics.clone()).await.unwrap();
         let generator = self.generator(&metrics);
         let engine = generator.engine().clone();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -150,7 +156,7 @@ impl Setup {
             let _ = stopped.await;
         };
         let serving = tokio::spawn(serve(listener, state.clone(), until));
-        (TestServer { address, state, engine, serving, stop }, generator)
+        (TestServer { address, state, engine, serving, stop, _folder: folder }, generator)
     }
 }
 
@@ -161,6 +167,7 @@ pub struct TestServer {
     pub engine: EngineHandle,
     serving: JoinHandle<()>,
     stop: oneshot::Sender<()>,
+    _folder: TempDir,
 }
 
 impl TestServer {
@@ -192,6 +199,37 @@ impl TestServer {
         self.stop.send(()).unwrap();
         self.serving.await.unwrap();
     }
+}
+
+/// The configuration of a server that asks for no credentials and keeps everything in `folder`.
+pub fn config(folder: &Path, further: &[(&str, &str)]) -> Config {
+    let data = folder.to_str().unwrap();
+    let own = [("server.port", "0"), ("auth.required", "false"), ("data.dir", data)];
+    let flag = |&(key, value): &(&str, &str)| (format!("--set {key}"), key.to_owned(), value.to_owned());
+    let flags = own.iter().chain(further).map(flag).collect();
+    steppe::config::load(&Sources { flags, ..Sources::default() }).unwrap().config
+}
+
+/// A model of files behind the API.
+pub struct ServedModel {
+    pub address: SocketAddr,
+    pub engine: EngineHandle,
+    _folder: TempDir,
+}
+
+/// Loads the model that `settings` name and serves it until the test ends.
+pub async fn serve_model(settings: &[(&str, &str)]) -> anyhow::Result<ServedModel> {
+    let folder = tempfile::tempdir()?;
+    let config = config(folder.path(), settings);
+    let metrics = Metrics::new()?;
+    let generator = startup::load(&config, Machine::detect(), metrics.clone(), Report::default()).await?;
+    let engine = generator.engine().clone();
+    let state = startup::open_gateway(&config, metrics).await?;
+    state.start(generator);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(serve(listener, state, std::future::pending()));
+    Ok(ServedModel { address, engine, _folder: folder })
 }
 
 /// A chat body with one user message.

@@ -6,14 +6,8 @@ use kernels::GgmlType;
 use models::random::RandomModel;
 use models::{Architecture, Recipe};
 use serde_json::{Value as Json, json};
-use steppe::config::{Sources, load};
-use steppe::generate::Generator;
-use steppe::server::{AppState, serve};
-use steppe::startup::{self, Machine, Report};
-use steppe::telemetry::Metrics;
-use tokio::net::TcpListener;
 
-use crate::harness::ask;
+use crate::harness::{ServedModel, ask, serve_model};
 use crate::http::post;
 
 /// Tokens that the tiny model has.
@@ -35,13 +29,8 @@ fn write_model(path: &Path, token: &str, is_control: bool) {
     edit("tokenizer_config.json", &|json| json["chat_template"] = template.clone().into());
 }
 
-async fn open(path: &Path) -> anyhow::Result<(Generator, AppState)> {
-    let flag = |key: &str, value: &str| (format!("--set {key}"), key.to_owned(), value.to_owned());
-    let flags = vec![flag("model.path", path.to_str().unwrap()), flag("engine.kv_cache_mib", "1")];
-    let config = load(&Sources { flags, ..Sources::default() })?.config;
-    let metrics = Metrics::new()?;
-    let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
-    Ok((startup::load(&config, Machine::detect(), metrics, Report::default()).await?, state))
+async fn open(path: &Path) -> anyhow::Result<ServedModel> {
+    serve_model(&[("model.path", path.to_str().unwrap()), ("engine.kv_cache_mib", "1")]).await
 }
 
 #[tokio::test]
@@ -56,11 +45,8 @@ async fn a_tokenizer_with_more_words_than_the_model_is_refused() {
 async fn a_control_token_that_the_model_lacks_is_refused_in_prompts_only() {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path(), "<pad>", true);
-    let (generator, state) = open(folder.path()).await.unwrap();
-    state.start(generator);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, state, std::future::pending()));
+    let model = open(folder.path()).await.unwrap();
+    let address = model.address;
     let status = |body: Json| async move {
         let reply = post(address, "/v1/chat/completions", &body).await;
         (reply.status, reply.json()["error"]["param"].clone())

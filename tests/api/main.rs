@@ -2,6 +2,7 @@
 //! `real.rs` alone runs the demo model.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod access;
 mod chat;
 mod completions;
 mod config;

@@ -8,16 +8,11 @@ use kernels::GgmlType;
 use models::random::RandomModel;
 use models::{Architecture, ModelFile, Recipe};
 use serde_json::{Value as Json, json};
-use steppe::config::{Sources, load};
 use steppe::engine::{
     CacheScope, EngineError, EngineHandle, EngineRequest, Generation, SamplingParams, TokenEvent, TokenLogprob,
 };
-use steppe::server::{AppState, serve};
-use steppe::startup::{self, Machine, Report};
-use steppe::telemetry::Metrics;
-use tokio::net::TcpListener;
 
-use crate::harness::{ask, with};
+use crate::harness::{ServedModel, ask, serve_model, with};
 use crate::http::post;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -43,25 +38,17 @@ fn write_model(path: &Path, ggml_type: GgmlType) {
 }
 
 /// The model behind the API, with 64 blocks of KV cache.
-async fn server(path: &Path) -> (SocketAddr, EngineHandle) {
-    let flag = |key: &str, value: &str| (format!("--set {key}"), key.to_owned(), value.to_owned());
-    let flags = vec![
-        flag("model.path", path.to_str().unwrap()),
-        flag("engine.kv_cache_mib", "1"),
-        flag("engine.max_sequences", "16"),
-        flag("engine.max_batch_tokens", "128"),
-    ];
-    let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
-    let metrics = Metrics::new().unwrap();
-    let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
-    let generator = startup::load(&config, Machine::detect(), metrics, Report::default()).await.unwrap();
-    let engine = generator.engine().clone();
-    assert_eq!(engine.options().num_blocks, 64);
-    state.start(generator);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, state, std::future::pending()));
-    (address, engine)
+async fn server(path: &Path) -> ServedModel {
+    let model = serve_model(&[
+        ("model.path", path.to_str().unwrap()),
+        ("engine.kv_cache_mib", "1"),
+        ("engine.max_sequences", "16"),
+        ("engine.max_batch_tokens", "128"),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(model.engine.options().num_blocks, 64);
+    model
 }
 
 fn request(prompt: Vec<u32>, max_tokens: usize) -> EngineRequest {
@@ -192,8 +179,9 @@ async fn a_token_that_is_not_a_number_hurts_nobody_else() {
     for ggml_type in [GgmlType::F16, GgmlType::Q8_0] {
         let path = folder.path().join(format!("{}.gguf", ggml_type.name()));
         write_model(&path, ggml_type);
-        let (address, engine) = server(&path).await;
-        check_engine(&engine).await;
+        let model = server(&path).await;
+        let (address, engine) = (model.address, &model.engine);
+        check_engine(engine).await;
         check_api(address).await;
     }
 }

@@ -6,39 +6,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use steppe::config::{Sources, load};
-use steppe::engine::EngineHandle;
-use steppe::server::{AppState, serve};
-use steppe::startup;
-use steppe::telemetry::Metrics;
-use tokio::net::TcpListener;
 
+use crate::harness::{ServedModel, serve_model};
 use crate::http::{get, post};
 
 const CLIENTS: usize = 64;
 const CHAT: &str = "/v1/chat/completions";
 
 /// The demo model on a free port.
-async fn demo_server() -> (SocketAddr, EngineHandle) {
+async fn demo_server() -> ServedModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/SmolLM2-135M-Instruct.Q4_1.gguf");
     assert!(path.is_file(), "{} is missing: run scripts/serve or scripts/test, which bring it", path.display());
-    let flag = |key: &str, value: &str| (format!("--set {key}"), key.to_owned(), value.to_owned());
-    let flags = vec![
-        flag("model.path", path.to_str().unwrap()),
-        flag("engine.kv_cache_mib", "512"),
-        flag("engine.max_sequences", "32"),
-    ];
-    let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
-    let metrics = Metrics::new().unwrap();
-    let state = AppState::new(config.server.clone(), config.generation.max_choices, metrics.clone());
-    let generator =
-        startup::load(&config, startup::Machine::detect(), metrics, startup::Report::default()).await.unwrap();
-    let engine = generator.engine().clone();
-    state.start(generator);
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, state, std::future::pending()));
-    (address, engine)
+    let path = path.to_str().unwrap();
+    let settings = [("model.path", path), ("engine.kv_cache_mib", "512"), ("engine.max_sequences", "32")];
+    serve_model(&settings).await.unwrap()
 }
 
 /// Distinct prompts, half of them greedy and half sampled with a seed.
@@ -79,7 +60,8 @@ fn answer(stream: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_at_once_get_the_answers_they_would_get_alone() {
-    let (address, engine) = demo_server().await;
+    let model = demo_server().await;
+    let (address, engine) = (model.address, &model.engine);
     let mut random = fastrand::Rng::with_seed(64);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {

@@ -11,7 +11,10 @@ import openai
 
 URL = os.environ["SERVER_URL"]
 
-client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0, timeout=120)
+KEY = os.environ["OPENAI_API_KEY"]
+INTERNAL = {"x-internal-auth": os.environ["INTERNAL_API_KEY"]}
+
+client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0, timeout=120)
 
 
 def user(text):
@@ -22,7 +25,7 @@ def user(text):
 def http(path, body=None, headers=None):
     """Status, headers and JSON body of a plain request."""
     data = None if body is None else (body if isinstance(body, bytes) else json.dumps(body).encode())
-    head = {"content-type": "application/json", **(headers or {})}
+    head = {"content-type": "application/json", "authorization": f"Bearer {KEY}", **(headers or {})}
     request = urllib.request.Request(URL + path, data=data, headers=head)
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:
@@ -33,7 +36,7 @@ def http(path, body=None, headers=None):
 
 def metric(name):
     """The sum of a metric's samples."""
-    with urllib.request.urlopen(f"{URL}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"{URL}/metrics", headers=INTERNAL), timeout=30) as answer:
         text = answer.read().decode()
     samples = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
     if not samples:

@@ -57,7 +57,7 @@ pub async fn chat_completions_stream(
 }
 
 async fn chat(state: &AppState, client: &Client, body: ChatRequest) -> Result<Response, ApiError> {
-    let generator = state.generator_for(body.options.model.as_deref())?;
+    let generator = client.generator(state, body.options.model.as_deref())?;
     state.check_choices("n", body.options.choices)?;
     let choices = body.options.choices;
     let request = client.own(body.request);

@@ -32,7 +32,7 @@ pub async fn completions(
     client: Client,
     JsonBody(body): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let generator = state.generator_for(body.options.model.as_deref())?;
+    let generator = client.generator(&state, body.options.model.as_deref())?;
     let choices = body.options.choices;
     let count = choices.saturating_mul(body.requests.len());
     state.check_choices(if choices > 1 { "n" } else { "prompt" }, count)?;

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::generate::ServedModel;
 use crate::server::AppState;
+use crate::server::client::Client;
 use crate::server::error::{ApiError, ErrorBody};
 
 /// The models served.
@@ -61,12 +62,14 @@ impl ModelObject {
     get, path = "/v1/models", tag = "OpenAI",
     responses(
         (status = 200, description = "The models served", body = ModelList),
-        (status = 503, description = "Loading or stopping", body = ErrorBody),
+        (status = "4XX", description = "Not for this credential", body = ErrorBody),
+        (status = "5XX", description = "Loading or stopping", body = ErrorBody),
     )
 )]
-pub async fn list_models(State(state): State<AppState>) -> Result<Json<ModelList>, ApiError> {
-    let generator = state.generator()?;
-    Ok(Json(ModelList { object: "list", data: vec![ModelObject::new(generator.model())] }))
+pub async fn list_models(State(state): State<AppState>, client: Client) -> Result<Json<ModelList>, ApiError> {
+    let model = state.generator()?.model();
+    let allowed = client.identity.may_use(&model.id).then(|| ModelObject::new(model));
+    Ok(Json(ModelList { object: "list", data: allowed.into_iter().collect() }))
 }
 
 /// List the models: the same as `/v1/models`.
@@ -74,11 +77,12 @@ pub async fn list_models(State(state): State<AppState>) -> Result<Json<ModelList
     get, path = "/v1/llm/models", tag = "OpenAI",
     responses(
         (status = 200, description = "The models served", body = ModelList),
-        (status = 503, description = "Loading or stopping", body = ErrorBody),
+        (status = "4XX", description = "Not for this credential", body = ErrorBody),
+        (status = "5XX", description = "Loading or stopping", body = ErrorBody),
     )
 )]
-pub async fn list_llm_models(state: State<AppState>) -> Result<Json<ModelList>, ApiError> {
-    list_models(state).await
+pub async fn list_llm_models(state: State<AppState>, client: Client) -> Result<Json<ModelList>, ApiError> {
+    list_models(state, client).await
 }
 
 /// Describe one model; its name may hold `/` and `:`.
@@ -87,11 +91,14 @@ pub async fn list_llm_models(state: State<AppState>) -> Result<Json<ModelList>, 
     params(("id" = String, Path, description = "Name or alias of the model")),
     responses(
         (status = 200, description = "The model", body = ModelObject),
-        (status = 404, description = "There is no such model", body = ErrorBody),
-        (status = 503, description = "Loading or stopping", body = ErrorBody),
+        (status = "4XX", description = "There is no such model for this credential", body = ErrorBody),
+        (status = "5XX", description = "Loading or stopping", body = ErrorBody),
     )
 )]
-pub async fn get_model(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
-    let generator = state.generator_for(Some(&id))?;
-    Ok(Json(ModelObject::new(generator.model())))
+pub async fn get_model(
+    State(state): State<AppState>,
+    client: Client,
+    Path(id): Path<String>,
+) -> Result<Json<ModelObject>, ApiError> {
+    Ok(Json(ModelObject::new(client.generator(&state, Some(&id))?.model())))
 }

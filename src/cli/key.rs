@@ -1,0 +1,85 @@
+//! `steppe key`: API keys.
+
+use clap::Subcommand;
+
+use super::config_args::PlaceArgs;
+use super::with_users;
+use crate::auth::{KeyRequest, Scope};
+use crate::lang::Lang;
+use crate::store::now;
+
+const DAY_MILLISECONDS: i64 = 24 * 60 * 60 * 1000;
+
+/// Arguments of `steppe key`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a key, which is printed once.
+    Create {
+        /// Whose key
+        user: String,
+        #[arg(long, default_value = "key", help = "What its owner calls it")]
+        name: String,
+        #[arg(long, help = "generate, read, act_as, metrics, admin; may be repeated [default: generate, read]")]
+        scope: Vec<Scope>,
+        #[arg(long, help = "Only this model; may be repeated [default: all]")]
+        model: Vec<String>,
+        #[arg(long, value_name = "DAYS", help = "Good for so long [default: for good]")]
+        days: Option<u16>,
+        #[command(flatten)]
+        config: PlaceArgs,
+    },
+    /// List a user's keys.
+    List {
+        /// Whose keys
+        user: String,
+        #[command(flatten)]
+        config: PlaceArgs,
+    },
+    /// Take a key back.
+    Revoke {
+        /// Whose key
+        user: String,
+        /// Its id, as `list` shows it
+        id: String,
+        #[command(flatten)]
+        config: PlaceArgs,
+    },
+}
+
+impl Args {
+    /// Does it in the configured database; a running server sees it at once.
+    #[expect(clippy::print_stdout, reason = "the output of the command")]
+    pub fn run(self, lang: Lang) -> anyhow::Result<()> {
+        match self.action {
+            Action::Create { user, name, scope, model, days, config } => with_users(config, async |auth| {
+                let user = auth.find_user(&user).await?;
+                let expires_at = days.map(|days| now() + i64::from(days) * DAY_MILLISECONDS);
+                let request = KeyRequest { name, scopes: scope, models: model, expires_at };
+                println!("{}", auth.make_key(&user.id, request).await?.secret);
+                Ok(())
+            }),
+            Action::List { user, config } => with_users(config, async |auth| {
+                let user = auth.find_user(&user).await?;
+                for key in auth.store().api_keys_of(&user.id).await? {
+                    let state = if key.is_good(now()) {
+                        ""
+                    } else {
+                        lang.pick("not good any more", "уже не годится")
+                    };
+                    println!("{} …{} {:<20} {} {state}", key.id, key.hint, key.name, key.scopes.join(","));
+                }
+                Ok(())
+            }),
+            Action::Revoke { user, id, config } => with_users(config, async |auth| {
+                let user = auth.find_user(&user).await?;
+                Ok(auth.store().revoke_api_key(&user.id, &id).await?)
+            }),
+        }
+    }
+}

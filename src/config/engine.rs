@@ -1,0 +1,94 @@
+//! `[engine]`: how the engine uses the machine.
+
+use std::time::Duration;
+
+use kernels::Isa;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use super::check::{Origin, automatic, invalid, within};
+
+/// How the engine uses the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEngine {
+    pub threads: usize,
+    pub instruction_set: String,
+    pub kv_cache_mib: usize,
+    pub prefix_cache: bool,
+    pub max_batch_tokens: usize,
+    pub max_sequences: usize,
+    pub max_queue: usize,
+    pub max_stall_ms: u64,
+}
+
+impl Default for RawEngine {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            instruction_set: "auto".into(),
+            kv_cache_mib: 0,
+            prefix_cache: true,
+            max_batch_tokens: 512,
+            max_sequences: 64,
+            max_queue: 256,
+            max_stall_ms: 250,
+        }
+    }
+}
+
+/// `[engine]`, resolved.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Threads that compute; `None` takes the cores available.
+    pub threads: Option<usize>,
+    /// Instruction set; `None` takes the best of the machine.
+    pub isa: Option<Isa>,
+    /// Memory of the KV cache, bytes; `None` takes it from what is free.
+    pub kv_cache: Option<usize>,
+    /// Whether finished prompts stay cached.
+    pub prefix_cache: bool,
+    /// Most tokens of one step.
+    pub max_batch_tokens: usize,
+    /// Most sequences of one step.
+    pub max_sequences: usize,
+    /// Requests that may wait.
+    pub max_queue: usize,
+    /// How long a prompt's part of a step may hold up running streams.
+    pub max_stall: Duration,
+}
+
+impl RawEngine {
+    /// Judges the values.
+    pub(super) fn resolve(&self, origin: Origin) -> Result<EngineSettings, ConfigError> {
+        let isa = match self.instruction_set.as_str() {
+            "auto" => None,
+            "scalar" => Some(Isa::Scalar),
+            "avx2" => Some(Isa::Avx2),
+            "avx512-vnni" => Some(Isa::Avx512Vnni),
+            other => {
+                let problem = format!("must be auto, scalar, avx2 or avx512-vnni, not `{other}`");
+                return Err(invalid("engine.instruction_set", origin, problem));
+            }
+        };
+        if isa > Some(Isa::detect()) {
+            return Err(invalid("engine.instruction_set", origin, "names one that this machine does not have".into()));
+        }
+        let max_sequences = within("engine.max_sequences", self.max_sequences, 1..=4096, origin)?;
+        let max_batch_tokens = within("engine.max_batch_tokens", self.max_batch_tokens, 1..=1 << 16, origin)?;
+        if max_batch_tokens <= max_sequences {
+            let problem = format!("must be more than engine.max_sequences ({max_sequences}), not {max_batch_tokens}");
+            return Err(invalid("engine.max_batch_tokens", origin, problem));
+        }
+        Ok(EngineSettings {
+            threads: automatic(within("engine.threads", self.threads, 0..=1024, origin)?),
+            isa,
+            kv_cache: automatic(within("engine.kv_cache_mib", self.kv_cache_mib, 0..=1 << 24, origin)? << 20),
+            prefix_cache: self.prefix_cache,
+            max_batch_tokens,
+            max_sequences,
+            max_queue: within("engine.max_queue", self.max_queue, 0..=1 << 20, origin)?,
+            max_stall: Duration::from_millis(within("engine.max_stall_ms", self.max_stall_ms, 1..=60_000, origin)?),
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! `[server]`: where and how HTTP is served.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{Origin, invalid, seconds, within};
+use super::{ConfigError, Network};
+
+/// Where and how HTTP is served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawServer {
+    pub host: String,
+    pub port: u16,
+    pub max_body_kib: usize,
+    pub receive_seconds: u64,
+    pub keep_alive_seconds: u64,
+    pub drain_seconds: u64,
+    pub cors_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
+    pub trusted_proxies: Vec<String>,
+}
+
+impl Default for RawServer {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 8000,
+            max_body_kib: 8192,
+            receive_seconds: 75,
+            keep_alive_seconds: 15,
+            drain_seconds: 30,
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// `[server]`, resolved.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Largest request body, bytes.
+    pub max_body: usize,
+    /// The head of a request must arrive within so long, and then its body.
+    pub receive: Duration,
+    /// A comment is sent on a silent event stream this often.
+    pub keep_alive: Duration,
+    /// Running requests get so long to finish after SIGTERM.
+    pub drain: Duration,
+    /// Origins whose pages may call the API; `*` is any, none is none.
+    pub cors_origins: Vec<String>,
+    /// Names by which the server may be addressed, in lower case; none is any.
+    pub allowed_hosts: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl RawServer {
+    /// Judges the values.
+    pub(super) fn resolve(&self, origin: Origin) -> Result<ServerConfig, ConfigError> {
+        let address = match self.host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, self.port),
+            Err(_) => (self.host.as_str(), self.port)
+                .to_socket_addrs()
+                .ok()
+                .and_then(|mut found| found.next())
+                .ok_or_else(|| {
+                    invalid("server.host", origin, format!("must be an address of this machine, not `{}`", self.host))
+                })?,
+        };
+        Ok(ServerConfig {
+            address,
+            max_body: within("server.max_body_kib", self.max_body_kib, 1..=1 << 21, origin)? * 1024,
+            receive: seconds("server.receive_seconds", self.receive_seconds, 1..=3600, origin)?,
+            keep_alive: seconds("server.keep_alive_seconds", self.keep_alive_seconds, 1..=3600, origin)?,
+            drain: seconds("server.drain_seconds", self.drain_seconds, 0..=86_400, origin)?,
+            cors_origins: origins(&self.cors_origins, origin)?,
+            allowed_hosts: self.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            trusted_proxies: networks(&self.trusted_proxies, origin)?,
+        })
+    }
+}
+
+fn origins(given: &[String], origin: Origin) -> Result<Vec<String>, ConfigError> {
+    let sound = |text: &String| text == "*" || text.starts_with("http://") || text.starts_with("https://");
+    match given.iter().find(|text| !sound(text) || text.ends_with('/') || !text.is_ascii()) {
+        Some(wrong) => {
+            let problem = format!("must hold origins such as https://chat.example.org, or *, not `{wrong}`");
+            Err(invalid("server.cors_origins", origin, problem))
+        }
+        None => Ok(given.to_vec()),
+    }
+}
+
+fn networks(given: &[String], origin: Origin) -> Result<Vec<Network>, ConfigError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|problem| invalid("server.trusted_proxies", origin, format!("is wrong: {problem}")))
+    };
+    given.iter().map(parse).collect()
+}

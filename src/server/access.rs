@@ -1,0 +1,76 @@
+//! Who asks, and whether they may: the layer around every route that is not open. Behind it the request carries an
+//! [`Identity`].
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::{Router, http::HeaderValue};
+
+use super::AppState;
+use super::error::ApiError;
+use super::problem::{Problem, Reason};
+use crate::auth::{AuthError, Authenticator, Identity, Scope};
+use crate::store::StoreError;
+
+const INTERNAL: &str = "x-internal-auth";
+
+/// These routes, for those whose credential may be used for `scope`.
+pub fn guarded(routes: Router<AppState>, scope: Scope, state: &AppState) -> Router<AppState> {
+    routes.route_layer(from_fn_with_state((state.clone(), scope), guard))
+}
+
+async fn guard(
+    State((state, scope)): State<(AppState, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let identity = identify(&state.auth, request.headers()).await?;
+    if !identity.may(scope) {
+        return Err(Problem::NotAllowed(scope).into());
+    }
+    request.extensions_mut().insert(identity);
+    Ok(next.run(request).await)
+}
+
+async fn identify(auth: &Authenticator, headers: &HeaderMap) -> Result<Identity, AuthError> {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_owned();
+    if let Some(key) = headers.get(INTERNAL) {
+        return auth.internal(&text(key));
+    }
+    let Some(header) = headers.get(AUTHORIZATION).map(text) else { return auth.nobody() };
+    match header.split_once(' ') {
+        Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => auth.bearer(credential.trim()).await,
+        _ => Err(AuthError::Invalid),
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Exists(name) => Problem::Exists(name).into(),
+            StoreError::NotFound(name) => Problem::NoObject(name).into(),
+            error => {
+                tracing::error!("{error}");
+                Problem::Store.into()
+            }
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Missing => Problem::NoCredential.into(),
+            AuthError::Invalid | AuthError::WrongPassword | AuthError::TooMany(_) => Problem::BadCredential.into(),
+            AuthError::WeakPassword(least) => ApiError::invalid("password", Reason::Short(least)),
+            AuthError::BadName => ApiError::invalid("username", Reason::UserName),
+            AuthError::Store(error) => error.into(),
+            AuthError::Secret(..) | AuthError::System(_) => {
+                tracing::error!("{error}");
+                Problem::Internal.into()
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! `POST /token`, `/token/refresh` and `/token/revoke`: from name and password to tokens. Errors are in the form of RFC 6749,
+//! section 5.2; no cache keeps an answer.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Form, Json};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::client::Address;
+use super::messages;
+use crate::auth::{AuthError, Login};
+use crate::lang::Lang;
+
+/// The body of `/token`: JSON, or OAuth2's form.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TokenRequest {
+    /// `password`, which is also meant where it is absent, or `refresh_token`.
+    pub grant_type: Option<String>,
+    /// Whose tokens.
+    pub username: Option<String>,
+    /// The user's password.
+    pub password: Option<String>,
+    /// For `refresh_token`.
+    pub refresh_token: Option<String>,
+}
+
+/// Tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenAnswer {
+    /// What to send as `Authorization: Bearer`.
+    pub access_token: String,
+    /// `bearer`.
+    pub token_type: &'static str,
+    /// Seconds that it is good for.
+    pub expires_in: u64,
+    /// Good for one refresh.
+    pub refresh_token: String,
+    /// `admin` or `user`.
+    pub role: &'static str,
+}
+
+/// The body of `/token/refresh`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct RefreshRequest {
+    /// The newest one of its login.
+    #[schema(required = true)]
+    pub refresh_token: Option<String>,
+}
+
+/// The body of `/token/revoke`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct RevokeRequest {
+    /// An access or refresh token.
+    #[schema(required = true)]
+    pub token: Option<String>,
+}
+
+/// An error in OAuth2's form.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OAuthError {
+    /// For programs.
+    pub error: &'static str,
+    /// For people.
+    pub error_description: String,
+}
+
+/// Log in. `grant_type=refresh_token` does what `/token/refresh` does.
+#[utoipa::path(
+    post, path = "/token", tag = "Steppe", security(()),
+    request_body(content((TokenRequest = "application/json"), (TokenRequest = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "Tokens", body = TokenAnswer),
+        (status = "4XX", description = "No tokens for this", body = OAuthError),
+        (status = "5XX", description = "The database does not answer", body = OAuthError),
+    )
+)]
+pub async fn token(
+    State(state): State<AppState>,
+    address: Address,
+    OAuthBody(body, lang): OAuthBody<TokenRequest>,
+) -> Result<Response, Refusal> {
+    match body.grant_type.as_deref() {
+        None | Some("password") => {
+            let name = required(body.username, "username", lang)?;
+            let password = required(body.password, "password", lang)?;
+            let login = state.auth.log_in(&name, &password, address.0).await;
+            login.map(tokens).map_err(|error| Refusal::new(&error, lang))
+        }
+        Some("refresh_token") => {
+            let body = RefreshRequest { refresh_token: body.refresh_token };
+            refresh(State(state), OAuthBody(body, lang)).await
+        }
+        Some(other) => {
+            let told = lang.pick(
+                format!("`{other}` is not taken; password and refresh_token are"),
+                format!("`{other}` не принимается; есть password и refresh_token"),
+            );
+            Err(Refusal::bad("unsupported_grant_type", told))
+        }
+    }
+}
+
+/// New tokens for a refresh token, which is used up. A second use ends everything that descends from its login.
+#[utoipa::path(
+    post, path = "/token/refresh", tag = "Steppe", security(()),
+    request_body(content((RefreshRequest = "application/json"), (RefreshRequest = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "Tokens", body = TokenAnswer),
+        (status = "4XX", description = "No tokens for this", body = OAuthError),
+        (status = "5XX", description = "The database does not answer", body = OAuthError),
+    )
+)]
+pub async fn refresh(
+    State(state): State<AppState>,
+    OAuthBody(body, lang): OAuthBody<RefreshRequest>,
+) -> Result<Response, Refusal> {
+    let token = required(body.refresh_token, "refresh_token", lang)?;
+    state.auth.refresh(&token).await.map(tokens).map_err(|error| Refusal::new(&error, lang))
+}
+
+/// Take a token back. One that is not good is none to take back (RFC 7009).
+#[utoipa::path(
+    post, path = "/token/revoke", tag = "Steppe", security(()),
+    request_body(content((RevokeRequest = "application/json"), (RevokeRequest = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "It is not good any more"),
+        (status = "4XX", description = "There is no token in the request", body = OAuthError),
+        (status = "5XX", description = "The database does not answer", body = OAuthError),
+    )
+)]
+pub async fn revoke(
+    State(state): State<AppState>,
+    OAuthBody(body, lang): OAuthBody<RevokeRequest>,
+) -> Result<StatusCode, Refusal> {
+    let token = required(body.token, "token", lang)?;
+    state.auth.revoke(&token).await.map_err(|error| Refusal::new(&error, lang))?;
+    Ok(StatusCode::OK)
+}
+
+fn tokens(login: Login) -> Response {
+    let answer = TokenAnswer {
+        access_token: login.access_token,
+        token_type: "bearer",
+        expires_in: login.expires_in,
+        refresh_token: login.refresh_token,
+        role: login.role.as_str(),
+    };
+    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}
+
+fn required(value: Option<String>, name: &str, lang: Lang) -> Result<String, Refusal> {
+    let told = || lang.pick(format!("`{name}` is required"), format!("нужно поле `{name}`"));
+    value.filter(|value| !value.is_empty()).ok_or_else(|| Refusal::bad("invalid_request", told()))
+}
+
+/// A body of OAuth2, and the language of what is said about it.
+#[derive(Debug)]
+pub struct OAuthBody<T>(T, Lang);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for OAuthBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Refusal> {
+        let lang = messages::language(request.headers());
+        let form = is_form(request.headers());
+        let malformed = || {
+            let told = lang.pick("the body is neither valid JSON nor a form", "тело запроса — не JSON и не форма");
+            Refusal::bad("invalid_request", told.to_owned())
+        };
+        let read = async {
+            if form {
+                return Form::from_request(request, state).await.map(|Form(body)| body).map_err(|_| malformed());
+            }
+            let bytes = Bytes::from_request(request, state).await.map_err(|_| malformed())?;
+            serde_json::from_slice(&bytes).map_err(|_| malformed())
+        };
+        match tokio::time::timeout(state.config.receive, read).await {
+            Ok(body) => Ok(Self(body?, lang)),
+            Err(_) => Err(malformed()),
+        }
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/x-www-form-urlencoded")
+}
+
+/// No tokens, and why.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+    /// Seconds.
+    retry_after: Option<u64>,
+}
+
+impl Refusal {
+    fn bad(error: &'static str, description: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, description, retry_after: None }
+    }
+
+    fn new(error: &AuthError, lang: Lang) -> Self {
+        match error {
+            AuthError::WrongPassword => {
+                let told = lang.pick("Incorrect username or password", "Неверное имя пользователя или пароль");
+                Self::bad("invalid_grant", told.into())
+            }
+            AuthError::Missing | AuthError::Invalid | AuthError::BadName | AuthError::WeakPassword(_) => {
+                let told = lang.pick(
+                    "The refresh token is wrong, expired, revoked or was used before",
+                    "Токен обновления неверен, истёк, отозван или уже использован",
+                );
+                Self::bad("invalid_grant", told.into())
+            }
+            AuthError::TooMany(wait) => {
+                let seconds = wait.as_secs_f64().ceil() as u64;
+                let told = lang.pick(
+                    format!("Too many failed logins; try again in {seconds} s"),
+                    format!("Слишком много неудачных входов; повторите через {seconds} с"),
+                );
+                Self {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    retry_after: Some(seconds),
+                    ..Self::bad("temporarily_unavailable", told)
+                }
+            }
+            AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_) => {
+                tracing::error!("login: {error}");
+                let told = lang.pick("The server cannot check it now", "Сервер сейчас не может это проверить");
+                Self {
+                    status: StatusCode::SERVICE_UNAVAILABLE,
+                    retry_after: Some(5),
+                    ..Self::bad("temporarily_unavailable", told.into())
+                }
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = OAuthError { error: self.error, error_description: self.description };
+        let mut response = (self.status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

@@ -23,7 +23,7 @@ pub use generation::GenerationConfig;
 pub use layers::{Sources, plain_variables};
 pub use model::ModelSettings;
 pub use network::Network;
-pub use server::ServerConfig;
+pub use server::{ServerConfig, TlsFiles};
 pub use store::StoreConfig;
 pub use telemetry::TelemetryConfig;
 

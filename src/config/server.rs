@@ -1,6 +1,7 @@
 //! `[server]`: where and how HTTP is served.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub struct RawServer {
     pub cors_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
     pub trusted_proxies: Vec<String>,
+    pub max_connections: usize,
+    pub tls_certificate: String,
+    pub tls_key: String,
 }
 
 impl Default for RawServer {
@@ -35,6 +39,9 @@ impl Default for RawServer {
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            max_connections: 4096,
+            tls_certificate: String::new(),
+            tls_key: String::new(),
         }
     }
 }
@@ -58,6 +65,19 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
+    /// Connections at once; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// Speak TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// What TLS is spoken with, in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate and those it is signed with.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 impl RawServer {
@@ -81,8 +101,21 @@ impl RawServer {
             drain: seconds("server.drain_seconds", self.drain_seconds, 0..=86_400, origin)?,
             cors_origins: origins(&self.cors_origins, origin)?,
             allowed_hosts: self.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            max_connections: within("server.max_connections", self.max_connections, 1..=1 << 20, origin)?,
+            tls: self.tls_files(origin)?,
             trusted_proxies: networks(&self.trusted_proxies, origin)?,
         })
+    }
+}
+
+impl RawServer {
+    fn tls_files(&self, origin: Origin) -> Result<Option<TlsFiles>, ConfigError> {
+        match (self.tls_certificate.as_str(), self.tls_key.as_str()) {
+            ("", "") => Ok(None),
+            ("", _) => Err(invalid("server.tls_certificate", origin, "is missing beside server.tls_key".into())),
+            (_, "") => Err(invalid("server.tls_key", origin, "is missing beside server.tls_certificate".into())),
+            (certificate, key) => Ok(Some(TlsFiles { certificate: certificate.into(), key: key.into() })),
+        }
     }
 }
 

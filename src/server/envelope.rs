@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::HOST;
+use axum::http::header::{HOST, STRICT_TRANSPORT_SECURITY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -50,6 +50,9 @@ pub async fn envelope(State(state): State<AppState>, request: Request, next: Nex
     }
     let elapsed = started.elapsed();
     put_headers(response.headers_mut(), &request_id, elapsed);
+    if state.config.tls.is_some() {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     let status = response.status().as_u16();
     state.metrics.request(matched.as_deref().unwrap_or("unknown"), status, elapsed);
     let request_id = request_id.to_str().unwrap_or_default();

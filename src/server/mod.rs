@@ -17,7 +17,9 @@ mod problem;
 mod router;
 mod serve;
 mod sse;
+mod stall;
 mod state;
+mod tls;
 mod token;
 mod tokens;
 
@@ -26,3 +28,4 @@ pub use openai::unix_time;
 pub use router::router;
 pub use serve::serve;
 pub use state::{AppState, Phase};
+pub use tls::Tls;

@@ -68,13 +68,14 @@ where
     let listener = TcpListener::bind(wanted).await.with_context(|| format!("cannot listen on {wanted}"))?;
     let address = listener.local_addr()?;
     let metrics = Metrics::new()?;
+    let tls = config.server.tls.as_ref().map(server::Tls::open).transpose()?;
     let state = gateway::open(&config, metrics.clone()).await?;
     let key = gateway::first_start(&config, &state.auth, report).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let until_stopped = async move {
         let _ = stopped.await;
     };
-    let mut serving = tokio::spawn(server::serve(listener, state.clone(), until_stopped));
+    let mut serving = tokio::spawn(server::serve(listener, tls, state.clone(), until_stopped));
     tokio::spawn(upkeep(metrics.clone()));
 
     let mut signals = Signals::new()?;
@@ -85,7 +86,7 @@ where
     };
     let engine = generator.engine().clone();
     state.start(generator.clone());
-    report.ready(&generator, address, key.as_deref(), started.elapsed());
+    report.ready(&generator, address, key.as_deref(), config.server.tls.is_some(), started.elapsed());
     drop(generator);
 
     let outcome = tokio::select! {

@@ -70,13 +70,21 @@ impl Report {
     }
 
     /// Ready, and a line to try, which carries the key if there is one.
-    pub(super) fn ready(self, generator: &Generator, address: SocketAddr, key: Option<&str>, after: Duration) {
+    pub(super) fn ready(
+        self,
+        generator: &Generator,
+        address: SocketAddr,
+        key: Option<&str>,
+        tls: bool,
+        after: Duration,
+    ) {
         let host = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        let url = format!("http://{}", SocketAddr::new(host, address.port()));
+        let scheme = if tls { "https" } else { "http" };
+        let url = format!("{scheme}://{}", SocketAddr::new(host, address.port()));
         let (id, seconds) = (&generator.model().id, after.as_secs_f64());
         let question = self.lang.pick("What is a steppe?", "Что такое степь?");
         let body = format!(r#"{{"messages": [{{"role": "user", "content": "{question}"}}], "stream": true}}"#);

@@ -138,3 +138,25 @@ async fn closing_finishes_answers_and_drops_the_idle() {
     assert!(rest(&mut idle).1 < RECEIVE, "an idle connection is not waited for");
     assert!(TcpStream::connect(address).is_err());
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let server = server().await;
+    let talk = |mut stream: TcpStream| {
+        let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2000);
+        let _ = stream.write_all(requests.as_bytes());
+        std::thread::sleep(RECEIVE * 5);
+        let (mut read, mut buffer) = (0, vec![0; 1 << 16]);
+        let end = loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break Ok(read),
+                Ok(count) => read += count,
+                Err(error) => break Err(error.kind()),
+            }
+        };
+        (end, read)
+    };
+    let (end, read) = client(server.address, talk).await;
+    assert_ne!(end, Err(std::io::ErrorKind::WouldBlock), "the connection is still open");
+    assert!(read > 0, "what was sent before the stall arrives");
+}

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use models::{GgufVocabulary, TokenKind, TokenizerSource};
 use serde_json::{Value as Json, json};
-use steppe::config::{AuthConfig, Config, GenerationConfig, Sources};
+use steppe::config::{AuthConfig, Config, GenerationConfig, Sources, TlsFiles};
 use steppe::engine::{Engine, EngineHandle, EngineOptions, MockExecutor, MockOptions, StepCost};
 use steppe::generate::{self, Generator};
 use steppe::manifest::{Manifest, SamplingDefaults};
-use steppe::server::{AppState, serve};
+use steppe::server::{AppState, Tls, serve};
 use steppe::startup::{self, Machine, Report};
 use steppe::telemetry::Metrics;
 use steppe::text::{ChatTemplate, Conversation, Tokenizer};
@@ -37,6 +37,7 @@ pub struct Setup {
     pub allowed_hosts: Vec<String>,
     pub keep_alive: Duration,
     pub timeout: Duration,
+    pub tls: Option<TlsFiles>,
     /// None asks for no credentials.
     pub auth: Option<AuthConfig>,
     pub tokenizer: Arc<Tokenizer>,
@@ -73,6 +74,7 @@ impl Setup {
             allowed_hosts: Vec::new(),
             keep_alive: Duration::from_secs(15),
             timeout: Duration::from_mins(1),
+            tls: None,
             auth: None,
             tokenizer,
             template,
@@ -145,6 +147,8 @@ impl Setup {
         config.server.cors_origins.clone_from(&self.cors_origins);
         config.server.allowed_hosts.clone_from(&self.allowed_hosts);
         config.generation.max_choices = 4;
+        config.server.tls.clone_from(&self.tls);
+        let tls = self.tls.as_ref().map(|files| Tls::open(files).unwrap());
         config.auth = self.auth.clone().unwrap_or(config.auth);
         let state = startup::open_gateway(&config, metrics.clone()).await.unwrap();
         let generator = self.generator(&metrics);
@@ -155,7 +159,7 @@ impl Setup {
         let until = async {
             let _ = stopped.await;
         };
-        let serving = tokio::spawn(serve(listener, state.clone(), until));
+        let serving = tokio::spawn(serve(listener, tls, state.clone(), until));
         (TestServer { address, state, engine, serving, stop, _folder: folder }, generator)
     }
 }
@@ -228,7 +232,7 @@ pub async fn serve_model(settings: &[(&str, &str)]) -> anyhow::Result<ServedMode
     state.start(generator);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(serve(listener, state, std::future::pending()));
+    tokio::spawn(serve(listener, None, state, std::future::pending()));
     Ok(ServedModel { address, engine, _folder: folder })
 }
 

@@ -17,3 +17,4 @@ mod operation;
 mod poison;
 mod real;
 mod refusals;
+mod tls;

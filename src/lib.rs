@@ -9,6 +9,7 @@ pub mod generate;
 pub mod lang;
 pub mod library;
 pub mod manifest;
+pub mod resilience;
 pub mod server;
 pub mod startup;
 pub mod store;

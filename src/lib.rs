@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod generate;
+pub mod kv_store;
 pub mod lang;
 pub mod library;
 pub mod manifest;

@@ -9,6 +9,7 @@ pub mod generate;
 pub mod kv_store;
 pub mod lang;
 pub mod library;
+pub mod limits;
 pub mod manifest;
 pub mod resilience;
 pub mod server;

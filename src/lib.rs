@@ -3,12 +3,14 @@
 pub mod auth;
 pub mod bench;
 pub mod cache;
+mod calendar;
 pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod generate;
 pub mod kv_store;
 pub mod lang;
+pub mod ledger;
 pub mod library;
 pub mod limits;
 pub mod manifest;

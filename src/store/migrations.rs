@@ -3,7 +3,8 @@
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 1] = [("identity", include_str!("migrations/1_identity.sql"))];
+const STEPS: [(&str, &str); 2] =
+    [("identity", include_str!("migrations/1_identity.sql")), ("ledger", include_str!("migrations/2_ledger.sql"))];
 
 /// All steps.
 pub(super) fn all() -> Migrator {

@@ -3,23 +3,29 @@
 
 mod api_keys;
 mod departments;
+pub mod ledger;
 mod migrations;
 mod refresh_tokens;
 mod revoked_tokens;
 mod secrets;
 mod users;
+mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_core::future::BoxFuture;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
+use sqlx::{AnyPool, Connection as _, Executor as _};
 
 pub use api_keys::{ApiKey, NewApiKey};
 pub use departments::Department;
 pub use refresh_tokens::{RefreshToken, Rotation};
 pub use secrets::{Purpose, Secret};
+pub use sqlx::AnyConnection as Connection;
 pub use users::{NewUser, Role, User};
+use writer::Writer;
 
 /// Milliseconds since 1970.
 pub type Moment = i64;
@@ -47,6 +53,9 @@ pub enum StoreError {
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// The transaction that this operation was part of was undone, or the database was not reached.
+    #[error("the database failed: {0}")]
+    NotWritten(Arc<sqlx::Error>),
     /// The file of the database could not be made.
     #[error("the database file {path} could not be made: {source}")]
     File {
@@ -60,10 +69,33 @@ pub enum StoreError {
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+impl StoreError {
+    /// Whether a row of this key exists.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(error) if is_duplicate(error))
+    }
+
+    /// Whether the same operation may succeed later: the database is away or busy, but does not object.
+    pub fn may_pass(&self) -> bool {
+        let error = match self {
+            Self::Database(error) => error,
+            Self::NotWritten(error) => error,
+            _ => return false,
+        };
+        match error {
+            sqlx::Error::Database(error) => matches!(error.kind(), sqlx::error::ErrorKind::Other),
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+            _ => false,
+        }
+    }
+}
+
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    writer: Writer,
+    file: Option<PathBuf>,
 }
 
 impl Store {
@@ -75,7 +107,8 @@ impl Store {
         private_file(path).map_err(|source| StoreError::File { path: path.display().to_string(), source })?;
         // A path may hold anything, a URL may not.
         let encoded: String = path.display().to_string().bytes().map(url_byte).collect();
-        Self::open(&format!("sqlite:{encoded}"), SQLITE_CONNECTIONS).await
+        let store = Self::open(&format!("sqlite:{encoded}"), SQLITE_CONNECTIONS).await?;
+        Ok(Self { file: Some(path.to_owned()), ..store })
     }
 
     /// Connects to PostgreSQL.
@@ -91,7 +124,7 @@ impl Store {
         let options: AnyConnectOptions = url.parse()?;
         let sqlite = url.starts_with("sqlite:");
         // A pool tries again until its patience ends; one connection says at once what is wrong.
-        let mut first = AnyConnection::connect_with(&options).await?;
+        let mut first = Connection::connect_with(&options).await?;
         if sqlite {
             first.execute(SQLITE_SETTINGS).await?;
         }
@@ -110,7 +143,35 @@ impl Store {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool })
+        let writer = Writer::start(pool.clone(), if sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" });
+        Ok(Self { pool, writer, file: None })
+    }
+
+    /// The file of SQLite; none where the database is a server's, which replicas may share.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Has the writer do `work`, in one transaction with what others ask of it at the same time. The work is under way
+    /// when this returns; the future ends when it is committed. `then` is called before that, by the writer, in the order
+    /// of the commits; it must not wait.
+    pub fn write<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+        then: impl FnOnce(&Result<T>) + Send + 'static,
+    ) -> BoxFuture<'static, Result<T>> {
+        self.writer.write(work, then)
+    }
+
+    /// Does `work` in a transaction of its own, which is undone when it fails.
+    pub async fn transact<T, E: From<StoreError>>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        let done = work(&mut transaction).await?;
+        transaction.commit().await.map_err(StoreError::from)?;
+        Ok(done)
     }
 
     /// Waits until no statement runs, and closes.
@@ -145,7 +206,7 @@ pub fn now() -> Moment {
 }
 
 /// An identifier like `user_0193…`: later ones sort after earlier ones, and nobody can guess one.
-fn new_id(kind: &str) -> String {
+pub(crate) fn new_id(kind: &str) -> String {
     format!("{kind}_{:012x}{:020x}", now(), rand::random::<u128>() >> 48)
 }
 
@@ -155,4 +216,4 @@ fn is_duplicate(error: &sqlx::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,24 +6,30 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 
 /// A fresh database on each kind of server there is.
-async fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
+pub(crate) async fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
     let folder = tempfile::tempdir().unwrap();
     let sqlite = Store::sqlite(&folder.path().join("a b%?#.db")).await.unwrap();
     let mut stores = vec![(sqlite, Some(folder))];
-    if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
-        let name = format!("steppe_test_{:x}", rand::random::<u64>());
-        let admin = Store::connect_only(&url).await;
-        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
-        let base = url.rsplit_once('/').unwrap().0;
-        stores.push((Store::postgres(&format!("{base}/{name}")).await.unwrap(), None));
+    if let Some(url) = fresh_postgres().await {
+        stores.push((Store::postgres(&url).await.unwrap(), None));
     }
     stores
 }
 
+/// The URL of a fresh database, where there is a PostgreSQL.
+pub(crate) async fn fresh_postgres() -> Option<String> {
+    let url = std::env::var("TEST_POSTGRES_URL").ok()?;
+    let name = format!("steppe_test_{:x}", rand::random::<u64>());
+    sqlx::any::install_default_drivers();
+    let mut admin = Connection::connect(&url).await.unwrap();
+    admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    Some(format!("{}/{name}", url.rsplit_once('/').unwrap().0))
+}
+
 impl Store {
-    async fn connect_only(url: &str) -> AnyPool {
-        sqlx::any::install_default_drivers();
-        AnyPool::connect(url).await.unwrap()
+    /// Runs a statement, behind everybody's back.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        self.pool.execute(statement).await.unwrap();
     }
 }
 
@@ -176,4 +182,38 @@ async fn a_file_that_is_no_database_is_one_error() {
     std::fs::write(&path, vec![b'x'; 5000]).unwrap();
     let error = Store::sqlite(&path).await.unwrap_err().to_string();
     assert!(error.contains("not a database"), "{error}");
+}
+
+#[tokio::test]
+async fn the_writer_keeps_the_order_and_undoes_what_failed_alone() {
+    for (store, _folder) in stores().await {
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let writes: Vec<_> = (0..300)
+            .map(|index| {
+                let order = Arc::clone(&order);
+                // Every third adds a department whose name is taken, after one that is not.
+                store.write(
+                    move |connection| {
+                        Box::pin(async move {
+                            let second = if index % 3 == 2 { "0".into() } else { format!("{index}b") };
+                            for name in [index.to_string(), second] {
+                                let insert = "INSERT INTO departments (id, name, created_at) VALUES ($1, $2, 0)";
+                                sqlx::query(insert).bind(new_id("dep")).bind(name).execute(&mut *connection).await?;
+                            }
+                            Ok(())
+                        })
+                    },
+                    move |result| order.lock().unwrap().push((index, result.is_ok())),
+                )
+            })
+            .collect();
+        for (index, write) in writes.into_iter().enumerate() {
+            assert_eq!(write.await.is_ok(), index % 3 != 2, "{index}");
+        }
+        let expected: Vec<_> = (0..300).map(|index| (index, index % 3 != 2)).collect();
+        assert_eq!(*order.lock().unwrap(), expected);
+        assert_eq!(store.departments().await.unwrap().len(), 400, "two of every one that went well");
+        store.close().await;
+        assert!(store.write(|_| Box::pin(async { Ok(()) }), |_| ()).await.is_err());
+    }
 }

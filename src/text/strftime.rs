@@ -1,5 +1,7 @@
 //! Dates for chat templates that tell the model what day it is (`strftime_now`), in UTC.
 
+use crate::calendar::civil_from_days;
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -64,19 +66,6 @@ fn conversion(letter: char, seconds: u64) -> Option<String> {
         '%' => "%".into(),
         _ => return None,
     })
-}
-
-/// Year, month 1..=12 and day 1..=31 of the Gregorian calendar, by counting 400-year eras that begin in March.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153; // 0 is March
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

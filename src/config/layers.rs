@@ -14,8 +14,14 @@ use super::{ConfigError, RawConfig};
 const DEFAULT_FILE: &str = "config.toml";
 const PREFIX: &str = "STEPPE_";
 /// Variables that administrators know, without the usual prefix and section.
-const PLAIN: [(&str, &str); 11] = [
+const PLAIN: [(&str, &str); 28] = [
     ("ALLOWED_HOSTS", "server.allowed_hosts"),
+    ("BILLING_CURRENCY", "billing.currency"),
+    ("BILLING_DEFAULT_BALANCE", "billing.default_balance"),
+    ("BILLING_ENABLED", "billing.enabled"),
+    ("CIRCUIT_BREAKER_ENABLED", "circuit_breaker.enabled"),
+    ("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "circuit_breaker.failure_threshold"),
+    ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "circuit_breaker.recovery_timeout"),
     ("CORS_ORIGINS", "server.cors_origins"),
     ("DATABASE_URL", "store.url"),
     ("DEBUG", "telemetry.debug"),
@@ -26,14 +32,25 @@ const PLAIN: [(&str, &str); 11] = [
     ("JWT_SECRET_KEY", "auth.jwt_secret"),
     ("LOG_LEVEL", "telemetry.log_level"),
     ("PORT", "server.port"),
+    ("RATE_LIMIT_REQUESTS_PER_HOUR", "limits.requests_per_hour"),
+    ("RATE_LIMIT_REQUESTS_PER_MINUTE", "limits.requests_per_minute"),
+    ("RATE_LIMIT_STORAGE", "limits.storage"),
+    ("REDIS_DB", "redis.db"),
+    ("REDIS_HOST", "redis.host"),
+    ("REDIS_PORT", "redis.port"),
+    ("REDIS_URL", "redis.url"),
+    ("RETRY_BASE_DELAY", "retry.base_delay"),
+    ("RETRY_ENABLED", "retry.enabled"),
+    ("RETRY_MAX_ATTEMPTS", "retry.max_attempts"),
+    ("RETRY_MAX_DELAY", "retry.max_delay"),
 ];
+/// Keys whose values are shown to nobody.
+const SECRET: [&str; 4] = ["auth.internal_key", "auth.jwt_secret", "redis.url", "store.url"];
+
 /// The names of these variables, sorted.
 pub fn plain_variables() -> impl Iterator<Item = &'static str> {
     PLAIN.into_iter().map(|(name, _)| name)
 }
-
-/// Keys whose values are shown to nobody.
-const SECRET: [&str; 3] = ["auth.internal_key", "auth.jwt_secret", "store.url"];
 
 /// What the layers are made from; the caller reads the process's environment and arguments.
 #[derive(Debug, Clone, Default)]

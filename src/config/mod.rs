@@ -2,13 +2,18 @@
 //! resolved and validated once. One file per section. Everybody else receives their own section and reads no flag, variable or file.
 
 mod auth;
+mod billing;
+mod cache;
 mod check;
 mod data;
 mod engine;
 mod generation;
 mod layers;
+mod limits;
 mod model;
 mod network;
+mod redis;
+mod resilience;
 mod server;
 mod store;
 mod telemetry;
@@ -17,7 +22,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kv_store::RedisSettings;
+use crate::ledger::LedgerSettings;
+use crate::limits::LimitSettings;
+use crate::resilience::{BreakerSettings, Retry};
+
 pub use auth::AuthConfig;
+pub use cache::{CacheConfig, Tenant};
 pub use engine::EngineSettings;
 pub use generation::GenerationConfig;
 pub use layers::{Sources, plain_variables};
@@ -80,6 +91,12 @@ pub struct RawConfig {
     pub model: model::RawModel,
     pub generation: generation::RawGeneration,
     pub engine: engine::RawEngine,
+    pub limits: limits::RawLimits,
+    pub cache: cache::RawCache,
+    pub billing: billing::RawBilling,
+    pub redis: redis::RawRedis,
+    pub retry: resilience::RawRetry,
+    pub circuit_breaker: resilience::RawCircuitBreaker,
     pub store: store::RawStore,
     pub telemetry: telemetry::RawTelemetry,
     pub data: data::RawData,
@@ -89,12 +106,19 @@ impl RawConfig {
     /// Judges every value; `origin` says where a key's value came from.
     fn resolve(self, origin: check::Origin) -> Result<Config, ConfigError> {
         let server = self.server.resolve(origin)?;
+        let retry = self.retry.resolve(origin)?;
         Ok(Config {
             auth: self.auth.resolve(&server, origin)?,
             server,
             model: self.model.resolve(origin)?,
             generation: self.generation.resolve(origin)?,
             engine: self.engine.resolve(origin)?,
+            limits: self.limits.resolve(origin)?,
+            cache: self.cache.resolve(retry.clone(), origin)?,
+            billing: self.billing.resolve(origin)?,
+            redis: self.redis.resolve(origin)?,
+            retry,
+            breakers: self.circuit_breaker.resolve(origin)?,
             store: self.store.resolve(&self.data, origin)?,
             telemetry: self.telemetry.resolve(&self.data, origin)?,
             data: self.data.dir.into(),
@@ -115,6 +139,18 @@ pub struct Config {
     pub generation: GenerationConfig,
     /// The engine.
     pub engine: EngineSettings,
+    /// How often one may ask.
+    pub limits: LimitSettings,
+    /// The prompt cache.
+    pub cache: CacheConfig,
+    /// What answers cost.
+    pub billing: LedgerSettings,
+    /// Where short-lived state is shared; none keeps it in the process.
+    pub redis: Option<RedisSettings>,
+    /// How often a call to another server is made again.
+    pub retry: Retry,
+    /// When a server that fails is left alone.
+    pub breakers: BreakerSettings,
     /// The SQL database.
     pub store: StoreConfig,
     /// Logs.

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::engine::{EngineError, SubmitError};
+use crate::ledger::{Account, LedgerError};
+use crate::limits::Refusal;
+use crate::store::Moment;
 use crate::text::TextError;
 
 /// A generation that was refused or failed.
@@ -46,6 +49,20 @@ pub enum GenerateError {
     /// The text or the stop strings cannot be used.
     #[error("{0}")]
     Text(String),
+    /// A limit is reached.
+    #[error("a limit is reached")]
+    Limited(Box<Refusal>),
+    /// The balance or a budget cannot pay for this.
+    #[error("{account} cannot pay for this")]
+    Short {
+        /// Which.
+        account: Account,
+        /// When it is full again; never by itself when none.
+        resets_at: Option<Moment>,
+    },
+    /// The ledger does not answer, and nothing may run without it.
+    #[error("the ledger does not answer")]
+    Ledger,
     /// The queue is full.
     #[error("the queue is full")]
     QueueFull {
@@ -64,6 +81,18 @@ pub enum GenerateError {
     /// A bug: a task ended without a word.
     #[error("the answer ended without a reason")]
     Lost,
+}
+
+impl From<LedgerError> for GenerateError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Short { account, resets_at, .. } => Self::Short { account, resets_at },
+            other => {
+                tracing::error!("{other}");
+                Self::Ledger
+            }
+        }
+    }
 }
 
 impl From<TextError> for GenerateError {

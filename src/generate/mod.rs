@@ -1,12 +1,20 @@
-//! The only way from anybody to the engine: render, tokenise, submit, detokenise, stop. Knows no HTTP.
+//! The only way from anybody to the engine: render, tokenise, admit, look into the cache, hold, submit, detokenise, stop,
+//! settle. Knows no HTTP.
 
 mod answer_text;
 mod answers;
+mod bill;
+mod caller;
+mod choice;
 mod error;
+mod flight;
+mod gate;
 mod prepare;
+mod record;
 mod request;
+mod run;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::config::GenerationConfig;
@@ -17,10 +25,14 @@ use crate::text::{ChatTemplate, Tokenizer};
 pub use crate::text::{MAX_STOP_STRINGS, TextError};
 
 pub use answer_text::TokenText;
-pub use answers::{Answers, Finish, Piece};
+pub use answers::{Answers, Finish, Piece, Terms};
+pub use caller::{CacheOutcome, CacheUse, Caller};
 pub use error::GenerateError;
-pub use prepare::Prepared;
+pub use gate::Gate;
 pub use request::{GenerateRequest, Prompt};
+
+use self::prepare::Prepared;
+use self::run::Run;
 
 /// What is known of the loaded model besides its weights.
 #[derive(Debug)]
@@ -45,6 +57,8 @@ pub struct ServedModel {
     pub end_ids: Vec<u32>,
     /// Text to ids and back.
     pub tokenizer: Arc<Tokenizer>,
+    /// Leading tokens of every conversation under the manifest's system prompt, once somebody has counted them.
+    pub shared_tokens: OnceLock<usize>,
     /// Messages to text, or why the model has no usable template.
     pub template: Result<ChatTemplate, String>,
 }
@@ -74,32 +88,29 @@ impl Generator {
         &self.engine
     }
 
-    /// Renders, tokenises and checks on a blocking thread.
+    /// Answers: `choices` answers to each prompt; answer `i` belongs to prompt `i / choices`. All are taken or none. With a
+    /// seed, each choice of a prompt counts on from it.
     ///
     /// # Errors
-    /// When the request cannot be answered as asked; nothing is ever cut off silently.
-    pub async fn prepare(&self, request: GenerateRequest) -> Result<Prepared, GenerateError> {
-        let (model, limits) = (Arc::clone(&self.model), self.limits.clone());
-        let prepared = tokio::task::spawn_blocking(move || Prepared::new(&model, &limits, request)).await;
-        prepared.unwrap_or(Err(GenerateError::Lost))
+    /// When the request cannot be answered as asked (nothing is ever cut off silently), when a limit or a budget is
+    /// reached, or when the engine takes no more.
+    pub async fn answer(
+        &self,
+        gate: &Gate,
+        caller: Caller,
+        requests: Vec<GenerateRequest>,
+        choices: usize,
+    ) -> Result<Answers, GenerateError> {
+        let arrival = Instant::now();
+        let prepared = self.prepare(requests).await?;
+        let run = Run { generator: self, gate, caller: &caller, prepared, choices, arrival };
+        run.start().await
     }
 
-    /// Submits `choices` generations of each prompt; answer `i` belongs to prompt `i / choices`. All are taken or none.
-    /// With a seed, each choice of a prompt counts on from it.
-    ///
-    /// # Errors
-    /// When the engine takes no more requests, or the request can never fit.
-    pub fn submit(&self, prompts: Vec<Prepared>, choices: usize) -> Result<Answers, GenerateError> {
-        let arrival = Instant::now();
-        let mut generations = Vec::with_capacity(prompts.len() * choices);
-        for prepared in prompts {
-            for choice in 0..choices {
-                let mut request = prepared.request.clone();
-                request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
-                let refused = |error| GenerateError::refused(error, prepared.request.prompt.len());
-                generations.push((self.engine.submit(request).map_err(refused)?, prepared.clone()));
-            }
-        }
-        Ok(Answers::follow(generations, &self.model, &self.metrics, arrival))
+    /// Renders, tokenises and checks on a blocking thread.
+    async fn prepare(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Prepared>, GenerateError> {
+        let (model, limits) = (Arc::clone(&self.model), self.limits.clone());
+        let prepare = move || requests.into_iter().map(|request| Prepared::new(&model, &limits, request)).collect();
+        tokio::task::spawn_blocking(prepare).await.unwrap_or(Err(GenerateError::Lost))
     }
 }

@@ -1,7 +1,7 @@
 //! From a request to what the engine takes: render, tokenise, defaults, exact context checks. Pure and possibly slow:
 //! runs on a blocking thread.
 
-use std::time::Instant;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde_json::{Value as Json, json};
 
@@ -18,12 +18,28 @@ pub struct Prepared {
     pub(super) stops: StopStrings,
     /// The answer goes on from the prompt's text.
     pub(super) continuing: bool,
+    /// Nothing but the prompt is told.
+    pub(super) only_prompt: bool,
 }
 
 impl Prepared {
-    /// The prompt's token ids.
-    pub fn prompt(&self) -> &[u32] {
-        &self.request.prompt
+    /// Whether the same request has the same answer.
+    pub(super) fn repeats(&self) -> bool {
+        self.request.sampling.temperature == 0.0 || self.request.sampling.seed.is_some()
+    }
+
+    /// Whether nothing but text is told.
+    pub(super) fn is_only_text(&self) -> bool {
+        self.request.sampling.logprobs.is_none() && self.request.prompt_logprobs.is_none()
+    }
+
+    /// Everything that the answer depends on besides the model.
+    pub(super) fn identity(&self) -> String {
+        let EngineRequest { prompt, sampling, max_tokens, min_tokens, stop_token_ids, .. } = &self.request;
+        let Self { stops, continuing, only_prompt, .. } = self;
+        format!(
+            "{prompt:?} {sampling:?} {max_tokens} {min_tokens} {stop_token_ids:?} {stops:?} {continuing} {only_prompt}"
+        )
     }
 
     pub(super) fn new(
@@ -32,7 +48,7 @@ impl Prepared {
         request: GenerateRequest,
     ) -> Result<Self, GenerateError> {
         let continuing = !matches!(request.prompt, Prompt::Chat(_));
-        let prompt = tokens(model, request.prompt)?;
+        let (prompt, shared_tokens) = tokens(model, request.prompt)?;
         let max_tokens = room(model.context, prompt.len(), request.max_tokens, limits.default_max_tokens)?;
         if request.min_tokens > max_tokens {
             return Err(GenerateError::MinTokens);
@@ -45,6 +61,7 @@ impl Prepared {
         Ok(Self {
             stops: StopStrings::new(request.stop)?,
             continuing,
+            only_prompt: request.only_prompt,
             request: EngineRequest {
                 prompt,
                 sampling: SamplingParams {
@@ -56,24 +73,28 @@ impl Prepared {
                 max_tokens,
                 min_tokens: request.min_tokens,
                 stop_token_ids: if request.ignore_eos { Vec::new() } else { model.end_ids.clone() },
-                user: request.user,
+                user: 0,
                 weight: 1,
                 priority: request.priority,
-                scope: CacheScope::default(),
-                deadline: Some(Instant::now() + limits.timeout),
+                scope: CacheScope { shared_tokens, tenant: 0 },
+                deadline: None,
                 prompt_logprobs: request.prompt_logprobs,
             },
         })
     }
 }
 
-fn tokens(model: &ServedModel, prompt: Prompt) -> Result<Vec<u32>, GenerateError> {
+/// A prompt's token ids, and how many leading ones are the administrator's, the same for everybody.
+fn tokens(model: &ServedModel, prompt: Prompt) -> Result<(Vec<u32>, usize), GenerateError> {
+    let mut shared = 0;
     let ids = match prompt {
         Prompt::Chat(messages) => {
+            let own = messages.len();
             let messages = with_system_prompt(messages, model.manifest.system_prompt.as_deref());
-            let conversation = Conversation { messages, add_generation_prompt: true, ..Conversation::default() };
-            let template = model.template.as_ref().map_err(|message| GenerateError::Template(message.clone()))?;
-            model.tokenizer.encode_prompt(&template.render(&conversation)?)?
+            if messages.len() > own {
+                shared = *model.shared_tokens.get_or_init(|| shared_tokens(model));
+            }
+            chat_tokens(model, messages)?
         }
         Prompt::Text(text) => model.tokenizer.encode(&text, true)?,
         Prompt::Tokens(ids) => ids,
@@ -83,8 +104,33 @@ fn tokens(model: &ServedModel, prompt: Prompt) -> Result<Vec<u32>, GenerateError
     }
     match ids.iter().find(|id| **id as usize >= model.vocab_size) {
         Some(&id) => Err(GenerateError::PromptToken { id, vocabulary: model.vocab_size }),
-        None => Ok(ids),
+        None => Ok((ids, shared)),
     }
+}
+
+fn chat_tokens(model: &ServedModel, messages: Vec<Json>) -> Result<Vec<u32>, GenerateError> {
+    let conversation = Conversation { messages, add_generation_prompt: true, ..Conversation::default() };
+    let template = model.template.as_ref().map_err(|message| GenerateError::Template(message.clone()))?;
+    Ok(model.tokenizer.encode_prompt(&template.render(&conversation)?)?)
+}
+
+/// Leading tokens that two different conversations under the manifest's system prompt have in common.
+fn shared_tokens(model: &ServedModel) -> usize {
+    let conversation = |text: &str| {
+        let messages = vec![json!({"role": "user", "content": text})];
+        chat_tokens(model, with_system_prompt(messages, model.manifest.system_prompt.as_deref()))
+    };
+    match (conversation("a"), conversation("Б")) {
+        (Ok(one), Ok(other)) => one.iter().zip(&other).take_while(|(one, other)| one == other).count(),
+        _ => 0,
+    }
+}
+
+/// A key of fair queueing or caching for a name.
+pub(super) fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The manifest's system prompt applies only where the request has no system or developer message.

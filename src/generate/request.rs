@@ -39,8 +39,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u8>,
     /// Report the prompt's log-probabilities too.
     pub prompt_logprobs: Option<u8>,
-    /// Key of fair queueing.
-    pub user: u64,
+    /// Tell nothing but the prompt.
+    pub only_prompt: bool,
     /// Higher goes first.
     pub priority: i32,
 }
@@ -59,7 +59,7 @@ impl GenerateRequest {
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
-            user: 0,
+            only_prompt: false,
             priority: 0,
         }
     }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json_, json};
 use utoipa::ToSchema;
@@ -15,7 +16,8 @@ use super::openai::chat_types::{ChatMessage, messages};
 use super::openai::fields::{GenerationFields, OneOrMany, Options, Unbuilt, refuse_unbuilt, within};
 use super::openai::usage::Usage;
 use super::problem::{Problem, Reason};
-use crate::generate::{GenerateRequest, Prompt};
+use super::terms::with_terms;
+use crate::generate::{CacheOutcome, Caller, GenerateRequest, Prompt, Terms};
 
 /// Tokens of an answer of `/ask` when the request does not say.
 const ASK_TOKENS: usize = 256;
@@ -37,7 +39,7 @@ pub struct AskBody {
 pub struct AskAnswer {
     /// The text.
     pub response: String,
-    /// Where it came from: `model`.
+    /// Where it came from: `model` or `cache`.
     pub source: &'static str,
 }
 
@@ -65,13 +67,16 @@ pub async fn ask(
     State(state): State<AppState>,
     client: Client,
     body: Result<JsonBody<AskBody>, ApiError>,
-) -> Result<Json<AskAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let JsonBody(body) = body.map_err(ApiError::unprocessable)?;
     let max_tokens = body.max_tokens.map_or(ASK_TOKENS, |tokens| tokens as usize);
     let message = json!({"role": "user", "content": body.prompt});
     let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Chat(vec![message])) };
-    let (answer, _) = one(&state, &client, request, None, "prompt").await?;
-    Ok(Json(AskAnswer { response: answer.text, source: "model" }))
+    let mut caller = client.caller(None);
+    caller.cache.always = true;
+    let (answer, _, terms) = one(&state, &client, caller, request, None, "prompt").await?;
+    let source = if matches!(terms.cache, CacheOutcome::Hit | CacheOutcome::Join) { "cache" } else { "model" };
+    Ok(with_terms(Json(AskAnswer { response: answer.text, source }).into_response(), &terms))
 }
 
 /// The fields that only `/generate` has.
@@ -160,24 +165,27 @@ pub async fn generate(
     State(state): State<AppState>,
     client: Client,
     body: Result<JsonBody<GenerateBody>, ApiError>,
-) -> Result<Json<GenerateAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let JsonBody(body) = body.map_err(ApiError::unprocessable)?;
-    let (answer, usage) = one(&state, &client, body.request, body.options.model.as_deref(), body.input).await?;
-    Ok(Json(GenerateAnswer { response: answer.text, usage }))
+    let Options { model, user, .. } = body.options;
+    let caller = client.caller(user.as_deref());
+    let (answer, usage, terms) = one(&state, &client, caller, body.request, model.as_deref(), body.input).await?;
+    Ok(with_terms(Json(GenerateAnswer { response: answer.text, usage }).into_response(), &terms))
 }
 
 async fn one(
     state: &AppState,
     client: &Client,
+    caller: Caller,
     request: GenerateRequest,
     model: Option<&str>,
     input: &str,
-) -> Result<(Gathered, Usage), ApiError> {
+) -> Result<(Gathered, Usage, Terms), ApiError> {
     let generator = client.generator(state, model)?;
     let refused = |error| refusal(error, input).unprocessable();
-    let prepared = generator.prepare(client.own(request)).await.map_err(refused)?;
-    let answers = generator.submit(vec![prepared], 1).map_err(refused)?;
+    let answers = generator.answer(&state.gate, caller, vec![request], 1).await.map_err(refused)?;
+    let terms = answers.terms;
     let mut gathered = gather(answers, 1).await.map_err(refused)?;
     let usage = usage_of(&gathered, 1);
-    Ok((gathered.pop().ok_or(Problem::Internal)?, usage))
+    Ok((gathered.pop().ok_or(Problem::Internal)?, usage, terms))
 }

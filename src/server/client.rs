@@ -12,10 +12,12 @@ use super::error::ApiError;
 use super::messages;
 use super::openai::fields::user_key;
 use super::problem::Problem;
+use super::terms::cache_use;
 use crate::auth::{Credential, Identity, Scope};
-use crate::config::Network;
-use crate::generate::{GenerateRequest, Generator};
+use crate::config::{Network, Tenant};
+use crate::generate::{CacheUse, Caller, Generator};
 use crate::lang::Lang;
+use crate::limits::Quota;
 
 /// Who asks, on a route that is not open.
 #[derive(Debug, Clone)]
@@ -26,22 +28,57 @@ pub struct Client {
     pub identity: Identity,
     /// From where.
     pub address: Address,
+    /// The request's id, made here.
+    pub request_id: RequestId,
+    /// What may come from the prompt cache.
+    cache: CacheUse,
+    tenant: Tenant,
 }
 
 /// The address that a request comes from, seen through trusted proxies.
 #[derive(Debug, Clone, Copy)]
 pub struct Address(pub IpAddr);
 
+/// The id of a request, 32 hexadecimal digits made by the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+impl RequestId {
+    /// A new one.
+    pub fn fresh() -> Self {
+        Self(format!("{:032x}", rand::random::<u128>()))
+    }
+}
+
 impl Client {
-    /// The request in this client's name; who may act for others may name one of them.
-    pub fn own(&self, request: GenerateRequest) -> GenerateRequest {
-        let anonymous = self.identity.credential == Credential::Anonymous;
-        if request.user != 0 && (anonymous || self.identity.may(Scope::ActAs)) {
-            return request;
+    /// In whose name something is generated. Who may act for others may name the `user` whose turn it is.
+    pub fn caller(&self, user: Option<&str>) -> Caller {
+        let Identity { user_id, department_id, credential, .. } = &self.identity;
+        let anonymous = *credential == Credential::Anonymous;
+        let turn = match user {
+            Some(user) if anonymous || self.identity.may(Scope::ActAs) => user_key(user),
+            _ if anonymous => user_key(&format!("address {}", self.address.0)),
+            _ => user_key(&format!("user {user_id}")),
+        };
+        let key = match credential {
+            Credential::Key { id, .. } => Some((id.clone(), Quota::default())),
+            _ => None,
+        };
+        let tenant = match (self.tenant, department_id) {
+            (Tenant::All, _) => "all".to_owned(),
+            (Tenant::Department, Some(department)) => format!("department {department}"),
+            _ => format!("user {user_id}"),
+        };
+        Caller {
+            request_id: self.request_id.0.clone(),
+            user_id: user_id.clone(),
+            key,
+            department: department_id.clone().map(|id| (id, Quota::default())),
+            address: Some(self.address.0),
+            turn,
+            tenant,
+            cache: self.cache,
         }
-        let user =
-            if anonymous { format!("address {}", self.address.0) } else { format!("user {}", self.identity.user_id) };
-        GenerateRequest { user: user_key(&user), ..request }
     }
 
     /// The generator of the model of this name, if this client may use it; none means the default model.
@@ -63,10 +100,14 @@ impl FromRequestParts<AppState> for Client {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let identity = parts.extensions.get::<Identity>().cloned().ok_or(Problem::NoCredential)?;
+        let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::fresh);
         Ok(Self {
             language: messages::language(&parts.headers),
             identity,
             address: address(parts, &state.config.trusted_proxies),
+            request_id,
+            cache: cache_use(&parts.headers),
+            tenant: state.tenant,
         })
     }
 }

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
+use super::client::RequestId;
 use super::error::ApiError;
 use super::messages;
 use super::problem::Problem;
@@ -29,9 +30,11 @@ const SECURITY: [(&str, &str); 4] = [
 ];
 
 /// Wraps every request.
-pub async fn envelope(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn envelope(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let request_id = request_id(request.headers());
+    let own_id = RequestId::fresh();
+    let request_id = request_id(request.headers(), &own_id);
+    request.extensions_mut().insert(own_id.clone());
     let language = messages::language(request.headers());
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -81,12 +84,12 @@ fn put_headers(headers: &mut HeaderMap, request_id: &HeaderValue, elapsed: Durat
 }
 
 /// The client's own id if it is sane, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+fn request_id(headers: &HeaderMap, own: &RequestId) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
         (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(plain)
     };
-    let fresh = || format!("req_{:032x}", rand::random::<u128>()).parse().unwrap_or(HeaderValue::from_static("req"));
+    let fresh = || format!("req_{}", own.0).parse().unwrap_or(HeaderValue::from_static("req"));
     headers.get(REQUEST_ID).filter(sane).cloned().unwrap_or_else(fresh)
 }

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::messages::message;
 use super::problem::{Problem, Reason};
+use super::terms::put_rates;
 use crate::lang::Lang;
 
 /// A request that cannot be answered as asked.
@@ -31,7 +32,7 @@ pub struct ErrorBody {
 pub struct ErrorObject {
     /// For people, in the language of `Accept-Language` (en, ru).
     pub message: String,
-    /// `invalid_request_error` or `server_error`.
+    /// `invalid_request_error`, `rate_limit_error`, `insufficient_quota` or `server_error`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The field at fault.
@@ -89,7 +90,10 @@ impl ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.problem == Problem::Deadline {
+        if let Problem::RateLimited(refusal) = &self.problem {
+            put_rates(headers, &refusal.rates);
+        }
+        if matches!(self.problem, Problem::Deadline | Problem::Quota { .. }) {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response

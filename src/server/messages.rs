@@ -5,6 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT_LANGUAGE;
 
 use super::problem::{Problem, Reason};
+use super::quota_words;
 use crate::engine::EngineError;
 use crate::lang::Lang;
 
@@ -75,6 +76,8 @@ fn english(problem: &Problem, field: &str) -> String {
         }
         Problem::NoRoute(path) => format!("There is nothing at {path}; see /docs for what there is."),
         Problem::NoMethod(method) => format!("This address does not take {method}; see /docs."),
+        Problem::RateLimited(refusal) => quota_words::refusal(Lang::En, refusal),
+        Problem::Quota { account, .. } => quota_words::short(Lang::En, account),
         Problem::Overloaded(_) => "The server is overloaded: its queue is full. Try again later.".into(),
         Problem::Loading => "The model is still loading. Try again in a few seconds.".into(),
         Problem::Stopping => "The server is stopping and takes no new requests.".into(),
@@ -143,6 +146,8 @@ fn russian(problem: &Problem, field: &str) -> String {
         Problem::NoModel(model) => format!("Модели `{model}` здесь нет; список — GET /v1/models."),
         Problem::NoRoute(path) => format!("По адресу {path} ничего нет; что есть — см. /docs."),
         Problem::NoMethod(method) => format!("Этот адрес не принимает {method}; см. /docs."),
+        Problem::RateLimited(refusal) => quota_words::refusal(Lang::Ru, refusal),
+        Problem::Quota { account, .. } => quota_words::short(Lang::Ru, account),
         Problem::Overloaded(_) => "Сервер перегружен: очередь заполнена. Повторите позже.".into(),
         Problem::Loading => "Модель ещё загружается. Повторите через несколько секунд.".into(),
         Problem::Stopping => "Сервер останавливается и не принимает новых запросов.".into(),

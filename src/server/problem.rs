@@ -7,6 +7,9 @@ use axum::http::StatusCode;
 use super::mismatch::Mismatch;
 use crate::auth::Scope;
 use crate::engine::EngineError;
+use crate::ledger::Account;
+use crate::limits::Refusal;
+use crate::store::Moment;
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +87,15 @@ pub enum Problem {
     NoRoute(String),
     /// The route does not take this method.
     NoMethod(String),
+    /// A limit is reached.
+    RateLimited(Box<Refusal>),
+    /// The balance or a budget cannot pay for this.
+    Quota {
+        /// Which account.
+        account: Account,
+        /// When it is full again; never by itself when none.
+        resets_at: Option<Moment>,
+    },
     /// The queue is full.
     Overloaded(Duration),
     /// Weights are not loaded yet.
@@ -145,6 +157,7 @@ impl Problem {
             Self::NotAllowed(_) | Self::ModelNotAllowed(_) | Self::Host(_) => StatusCode::FORBIDDEN,
             Self::NoModel(_) | Self::NoObject(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::Exists(_) => StatusCode::CONFLICT,
+            Self::RateLimited(_) | Self::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded(_) | Self::Loading | Self::Stopping | Self::Store => StatusCode::SERVICE_UNAVAILABLE,
             Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -154,7 +167,12 @@ impl Problem {
 
     /// The envelope's `type`.
     pub fn kind(&self) -> &'static str {
-        if self.status().is_server_error() { "server_error" } else { "invalid_request_error" }
+        match self {
+            Self::RateLimited(_) => "rate_limit_error",
+            Self::Quota { .. } => "insufficient_quota",
+            _ if self.status().is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
     }
 
     /// The envelope's `code`.
@@ -178,6 +196,8 @@ impl Problem {
             Self::NoModel(_) => "model_not_found",
             Self::NoObject(_) | Self::NoRoute(_) => "not_found",
             Self::NoMethod(_) => "method_not_allowed",
+            Self::RateLimited(_) => "rate_limit_exceeded",
+            Self::Quota { .. } => "insufficient_quota",
             Self::Overloaded(_) | Self::Stopping => "server_is_overloaded",
             Self::Loading => "model_loading",
             Self::Engine(_) => "engine_error",
@@ -188,6 +208,7 @@ impl Problem {
     /// How long a client should wait before it tries again, for answers that say so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::RateLimited(refusal) => refusal.retry_after,
             Self::Overloaded(wait) => Some((*wait).max(Duration::from_millis(100))),
             Self::Loading | Self::Stopping | Self::Store => Some(Duration::from_secs(5)),
             _ => None,

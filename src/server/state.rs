@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use super::error::ApiError;
 use super::problem::{Problem, Reason};
 use crate::auth::Authenticator;
-use crate::config::ServerConfig;
-use crate::generate::Generator;
+use crate::config::{Config, ServerConfig, Tenant};
+use crate::generate::{Gate, Generator};
 use crate::telemetry::{EngineGauges, Metrics};
 
 /// Where the server is in its life.
@@ -29,6 +29,10 @@ pub struct AppState {
     pub config: Arc<ServerConfig>,
     /// Who may ask.
     pub auth: Authenticator,
+    /// What stands before the engine.
+    pub gate: Gate,
+    /// Who shares cached prompts and answers.
+    pub tenant: Tenant,
     /// All metrics.
     pub metrics: Metrics,
     max_choices: usize,
@@ -38,12 +42,14 @@ pub struct AppState {
 
 impl AppState {
     /// A server whose model is not loaded.
-    pub fn new(config: ServerConfig, max_choices: usize, auth: Authenticator, metrics: Metrics) -> Self {
+    pub fn new(config: &Config, auth: Authenticator, gate: Gate, metrics: Metrics) -> Self {
         Self {
-            config: Arc::new(config),
+            config: Arc::new(config.server.clone()),
             auth,
+            gate,
+            tenant: config.cache.tenant,
             metrics,
-            max_choices,
+            max_choices: config.generation.max_choices,
             generator: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),
         }

@@ -4,15 +4,22 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 
 use super::Report;
 use crate::auth::Authenticator;
+use crate::cache::Cache;
 use crate::config::{Config, StoreConfig};
+use crate::generate::Gate;
+use crate::kv_store::KvStore;
+use crate::ledger::Ledger;
+use crate::limits::Limits;
+use crate::resilience::Breakers;
 use crate::server::AppState;
-use crate::store::Store;
+use crate::store::{Purpose, Store};
 use crate::telemetry::Metrics;
 
 /// Holds the key of the first start, readable for its owner only.
@@ -24,7 +31,22 @@ const KEY_FILE: &str = "first-key";
 /// When a part cannot be opened.
 pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState> {
     let auth = open_auth(config).await?;
-    Ok(AppState::new(config.server.clone(), config.generation.max_choices, auth, metrics))
+    let breakers = Breakers::new(config.breakers.clone());
+    let shared = match &config.redis {
+        Some(redis) => KvStore::redis(redis, breakers.breaker("redis")).context("redis")?,
+        None => KvStore::memory(config.cache.memory),
+    };
+    let limits = Limits::new(config.limits.clone(), &shared).context("limits.storage")?;
+    let ledger = Ledger::open(auth.store().clone(), config.billing.clone()).await?;
+    let cache = if config.cache.enabled { Some(open_cache(config, auth.store(), shared).await?) } else { None };
+    Ok(AppState::new(config, auth, Gate::new(limits, ledger, cache), metrics))
+}
+
+async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::Result<Arc<Cache>> {
+    let make = || hex::encode(rand::random::<[u8; 32]>());
+    let secrets = store.secrets(Purpose::CacheMac, make).await?;
+    let keys: Vec<&str> = secrets.iter().map(|secret| secret.material.as_str()).collect();
+    Ok(Arc::new(Cache::new(shared, &keys, config.cache.settings.clone())?))
 }
 
 async fn open_store(config: &StoreConfig) -> anyhow::Result<Store> {

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
 use models::ModelFile;
@@ -68,6 +68,7 @@ pub fn describe(file: &ModelFile, settings: &ModelSettings, context: usize) -> a
         vocab_size: config.vocab_size,
         end_ids,
         tokenizer: Arc::new(tokenizer),
+        shared_tokens: OnceLock::new(),
         template,
     })
 }

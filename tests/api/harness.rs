@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use models::{GgufVocabulary, TokenKind, TokenizerSource};
@@ -129,6 +129,7 @@ impl Setup {
             context,
             vocab_size: VOCABULARY,
             end_ids: vec![END],
+            shared_tokens: OnceLock::new(),
             template: Ok(ChatTemplate::select(Some("chatml"), None, &self.tokenizer).unwrap()),
             tokenizer: self.tokenizer,
         };

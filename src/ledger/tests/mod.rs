@@ -11,7 +11,7 @@ use super::*;
 use crate::store::tests::stores;
 
 /// One token of prompt costs 2, from the cache 1, of the answer 3.
-const PRICE: Price = Price { input: 2000, cached_input: 1000, output: 3000 };
+const PRICE: Price = Price { input: 2000, cached_input: 1000, output: 3000, hit: 0 };
 
 fn settings() -> LedgerSettings {
     LedgerSettings {
@@ -37,7 +37,7 @@ fn request(id: &str) -> NewHold {
 }
 
 fn usage(prompt_tokens: u64, cached_tokens: u64, completion_tokens: u64) -> Usage {
-    Usage { prompt_tokens, cached_tokens, completion_tokens }
+    Usage { prompt_tokens, cached_tokens, completion_tokens, from_cache: false }
 }
 
 fn daily(subject: Subject, limit: i64) -> Budget {

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderValue;
-use axum::response::Response;
 use serde::Serialize;
 
 use super::usage::Usage;
 use crate::engine::TokenUsage;
-use crate::generate::{Answers, Finish, GenerateError, Piece, TokenText};
+use crate::generate::{Answers, Finish, GenerateError, Piece, Terms, TokenText};
 use crate::lang::Lang;
 use crate::server::error::ApiError;
 use crate::server::problem::{Problem, Reason};
@@ -82,10 +80,6 @@ pub trait Chunks: Send + 'static {
     fn done(&mut self, index: usize, finish: Finish) -> Self::Chunk;
     /// The chunk of usage, where it was asked for.
     fn usage(&mut self, usage: Usage) -> Option<Self::Chunk>;
-    /// What is counted of an answer that used this.
-    fn counted(&self, usage: TokenUsage) -> TokenUsage {
-        usage
-    }
 }
 
 /// How a stream is told.
@@ -104,9 +98,10 @@ pub struct Manner {
 /// Sends all pieces as events, then `[DONE]`. A failure is one error event, and then nothing.
 pub async fn tell<C: Chunks>(mut events: Events, mut answers: Answers, mut chunks: C, how: Manner) -> Result<(), Gone> {
     let mut ends: Vec<Option<TokenUsage>> = vec![None; how.count];
-    if answers.queue_position > 0 {
-        let wait = answers.expected_wait.as_millis();
-        events.comment(&format!("x-queue-position={} x-queue-wait-ms={wait}", answers.queue_position)).await?;
+    let Terms { queue_position, expected_wait, .. } = answers.terms;
+    if queue_position > 0 {
+        let wait = expected_wait.as_millis();
+        events.comment(&format!("x-queue-position={queue_position} x-queue-wait-ms={wait}")).await?;
     }
     for index in 0..how.count {
         send(&mut events, chunks.open(index)).await?;
@@ -120,7 +115,7 @@ pub async fn tell<C: Chunks>(mut events: Events, mut answers: Answers, mut chunk
             Some((index, Piece::Prompt(tokens))) => send(&mut events, chunks.prompt(index, tokens)).await?,
             Some((index, Piece::Text { text, tokens })) => send(&mut events, chunks.text(index, text, tokens)).await?,
             Some((index, Piece::Done { finish, usage })) => {
-                ends[index] = Some(chunks.counted(usage));
+                ends[index] = Some(usage);
                 send(&mut events, Some(chunks.done(index, finish))).await?;
             }
             Some((_, Piece::Failed(error))) => return fail(&mut events, error, how.language).await,
@@ -163,17 +158,12 @@ pub fn refusal(error: GenerateError, input: &str) -> ApiError {
         GenerateError::Template(detail) => ApiError::about(input, Problem::Template(detail)),
         GenerateError::Text(detail) => ApiError::about(input, Problem::Malformed(detail)),
         GenerateError::QueueFull { retry_after } => Problem::Overloaded(retry_after).into(),
+        GenerateError::Limited(refusal) => Problem::RateLimited(refusal).into(),
+        GenerateError::Short { account, resets_at } => Problem::Quota { account, resets_at }.into(),
+        GenerateError::Ledger => Problem::Store.into(),
         GenerateError::Closed => Problem::Stopping.into(),
         GenerateError::Deadline => Problem::Deadline.into(),
         GenerateError::Engine(error) => Problem::Engine(error).into(),
         GenerateError::Lost => Problem::Internal.into(),
     }
-}
-
-/// Tells the client its place in the queue when it was taken.
-pub fn with_queue_place(mut response: Response, position: usize, wait: Duration) -> Response {
-    let headers = response.headers_mut();
-    headers.insert("x-queue-position", HeaderValue::from(position));
-    headers.insert("x-queue-wait-ms", HeaderValue::from(wait.as_millis() as u64));
-    response
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Chunks, Gathered, Head, Manner, gather, refusal, tell, usage_of, with_queue_place};
+use super::answer::{Chunks, Gathered, Head, Manner, gather, refusal, tell, usage_of};
 use super::chat_types::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatCompletionRequest, ChatRequest,
     Delta, StreamedChatRequest,
@@ -17,6 +17,7 @@ use crate::server::body::JsonBody;
 use crate::server::client::Client;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::sse;
+use crate::server::terms::with_terms;
 
 /// Answer a conversation.
 #[utoipa::path(
@@ -60,12 +61,11 @@ async fn chat(state: &AppState, client: &Client, body: ChatRequest) -> Result<Re
     let generator = client.generator(state, body.options.model.as_deref())?;
     state.check_choices("n", body.options.choices)?;
     let choices = body.options.choices;
-    let request = client.own(body.request);
     let refused = |error| refusal(error, "messages");
-    let prepared = generator.prepare(request).await.map_err(refused)?;
-    let answers = generator.submit(vec![prepared], choices).map_err(refused)?;
-    let place = (answers.queue_position, answers.expected_wait);
-    let head = Head::new("chatcmpl", generator.model());
+    let caller = client.caller(body.options.user.as_deref());
+    let answers = generator.answer(&state.gate, caller, vec![body.request], choices).await.map_err(refused)?;
+    let terms = answers.terms;
+    let head = Head::new("chatcmpl", &client.request_id, generator.model());
     let response = if body.options.stream {
         let chunks = ChatChunks { head, with_usage: body.options.include_usage };
         let keep_alive = state.config.keep_alive;
@@ -75,7 +75,7 @@ async fn chat(state: &AppState, client: &Client, body: ChatRequest) -> Result<Re
         let gathered = gather(answers, choices).await.map_err(refused)?;
         Json(completion(head, gathered, choices)).into_response()
     };
-    Ok(with_queue_place(response, place.0, place.1))
+    Ok(with_terms(response, &terms))
 }
 
 fn completion(head: Head, gathered: Vec<Gathered>, choices: usize) -> ChatCompletion {

@@ -57,8 +57,6 @@ pub struct CompletionRequest {
     pub requests: Vec<GenerateRequest>,
     /// Begin the answer with the prompt.
     pub echo: bool,
-    /// Only the prompt is wanted (`max_tokens` 0 with `echo`).
-    pub only_prompt: bool,
     /// For the handler.
     pub options: Options,
 }
@@ -75,6 +73,8 @@ impl FromBody for CompletionRequest {
         }
         let mut request = GenerateRequest::new(Prompt::Tokens(Vec::new()));
         request.logprobs = within("logprobs", completion.logprobs, 0..=MAX_LOGPROBS)?.map(|count| count as u8);
+        // `max_tokens` 0 with `echo`.
+        request.only_prompt = only_prompt;
         request.prompt_logprobs = request.logprobs.filter(|_| echo);
         let options = generation.apply(&mut request)?;
         let prompts = completion.prompt.into_prompts();
@@ -82,7 +82,7 @@ impl FromBody for CompletionRequest {
             return Err(ApiError::invalid("prompt", Reason::Empty));
         }
         let requests = prompts.into_iter().map(|prompt| GenerateRequest { prompt, ..request.clone() }).collect();
-        Ok(Self { requests, echo, only_prompt, options })
+        Ok(Self { requests, echo, options })
     }
 }
 

@@ -4,17 +4,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{Chunks, Gathered, Head, Manner, gather, refusal, tell, usage_of, with_queue_place};
+use super::answer::{Chunks, Gathered, Head, Manner, gather, refusal, tell, usage_of};
 use super::completion_types::{Completion, CompletionChoice, CompletionRequest, CompletionRequestBody};
 use super::finish_reason;
 use super::usage::{CompletionLogprobs, Usage};
-use crate::engine::TokenUsage;
 use crate::generate::{Finish, Generator, Prompt, TokenText};
 use crate::server::AppState;
 use crate::server::body::JsonBody;
 use crate::server::client::Client;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::sse;
+use crate::server::terms::with_terms;
 
 /// Continue a text.
 #[utoipa::path(
@@ -39,17 +39,13 @@ pub async fn completions(
     let refused = |error| refusal(error, "prompt");
     let echo = if body.echo { Some(prompt_texts(generator, &body)) } else { None };
     let with_logprobs = body.requests.first().is_some_and(|request| request.logprobs.is_some());
-    let mut prepared = Vec::with_capacity(body.requests.len());
-    for request in body.requests {
-        prepared.push(generator.prepare(client.own(request)).await.map_err(refused)?);
-    }
-    let answers = generator.submit(prepared, choices).map_err(refused)?;
-    let place = (answers.queue_position, answers.expected_wait);
+    let caller = client.caller(body.options.user.as_deref());
+    let answers = generator.answer(&state.gate, caller, body.requests, choices).await.map_err(refused)?;
+    let terms = answers.terms;
     let style = Style {
-        head: Head::new("cmpl", generator.model()),
+        head: Head::new("cmpl", &client.request_id, generator.model()),
         echo,
         choices,
-        only_prompt: body.only_prompt,
         with_logprobs,
         with_usage: body.options.include_usage,
     };
@@ -61,7 +57,7 @@ pub async fn completions(
         let gathered = gather(answers, count).await.map_err(refused)?;
         Json(style.completion(gathered)).into_response()
     };
-    Ok(with_queue_place(response, place.0, place.1))
+    Ok(with_terms(response, &terms))
 }
 
 fn prompt_texts(generator: &Generator, body: &CompletionRequest) -> Vec<String> {
@@ -79,20 +75,12 @@ struct Style {
     /// The prompts' texts, to begin the answers with.
     echo: Option<Vec<String>>,
     choices: usize,
-    only_prompt: bool,
     with_logprobs: bool,
     with_usage: bool,
 }
 
 impl Style {
-    fn completion(&self, mut gathered: Vec<Gathered>) -> Completion {
-        if self.only_prompt {
-            for answer in &mut gathered {
-                answer.text.clear();
-                answer.tokens.clear();
-                answer.end = answer.end.map(|(_, usage)| (Finish::Length, prompt_only(usage)));
-            }
-        }
+    fn completion(&self, gathered: Vec<Gathered>) -> Completion {
         let usage = usage_of(&gathered, self.choices);
         let choices = gathered.into_iter().enumerate().map(|(index, answer)| self.choice(index, answer)).collect();
         self.answer(choices, Some(Some(usage)))
@@ -126,10 +114,6 @@ impl Style {
     }
 }
 
-fn prompt_only(usage: TokenUsage) -> TokenUsage {
-    TokenUsage { completion_tokens: 0, ..usage }
-}
-
 struct CompletionChunks {
     style: Style,
     /// Characters told of each answer's tokens.
@@ -158,19 +142,14 @@ impl Chunks for CompletionChunks {
     }
 
     fn text(&mut self, index: usize, text: String, tokens: Vec<TokenText>) -> Option<Completion> {
-        (!self.style.only_prompt).then(|| self.chunk(index, text, tokens, None))
+        Some(self.chunk(index, text, tokens, None))
     }
 
     fn done(&mut self, index: usize, finish: Finish) -> Completion {
-        let finish = if self.style.only_prompt { Finish::Length } else { finish };
         self.chunk(index, String::new(), Vec::new(), Some(finish))
     }
 
     fn usage(&mut self, usage: Usage) -> Option<Completion> {
         self.style.with_usage.then(|| self.style.answer(Vec::new(), Some(Some(usage))))
-    }
-
-    fn counted(&self, usage: TokenUsage) -> TokenUsage {
-        if self.style.only_prompt { prompt_only(usage) } else { usage }
     }
 }

@@ -127,6 +127,8 @@ pub struct Options {
     pub stream: bool,
     /// With a last chunk of usage.
     pub include_usage: bool,
+    /// Whose turn it is, by the request's own word.
+    pub user: Option<String>,
 }
 
 impl GenerationFields {
@@ -143,9 +145,6 @@ impl GenerationFields {
         }
         request.ignore_eos = self.ignore_eos.unwrap_or(false);
         request.priority = within("priority", self.priority, -100..=100)?.unwrap_or(0) as i32;
-        if let Some(user) = &self.user {
-            request.user = user_key(user);
-        }
         request.stop = self.stop.map(Vec::from).unwrap_or_default();
         if request.stop.len() > MAX_STOP_STRINGS {
             return Err(ApiError::invalid("stop", Reason::TooMany(MAX_STOP_STRINGS)));
@@ -162,6 +161,7 @@ impl GenerationFields {
             choices: within("n", self.n, 1..=1024)?.unwrap_or(1) as usize,
             stream,
             include_usage: self.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
+            user: self.user,
         })
     }
 

@@ -14,12 +14,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use answer::Head;
 
 use crate::generate::{Finish, ServedModel};
+use crate::server::client::RequestId;
 
 impl Head {
-    /// A fresh id and the time.
-    pub fn new(prefix: &str, model: &ServedModel) -> Self {
+    /// The request's id and the time.
+    pub fn new(prefix: &str, request_id: &RequestId, model: &ServedModel) -> Self {
         Self {
-            id: format!("{prefix}-{:032x}", rand::random::<u128>()),
+            id: format!("{prefix}-{}", request_id.0),
             created: unix_time(),
             model: model.id.clone(),
             fingerprint: model.fingerprint.clone(),

@@ -1,0 +1,79 @@
+//! What a request has been promised before it started, and what becomes of it: its hold in the ledger and its share of the
+//! limits.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::CacheOutcome;
+use crate::engine::TokenUsage;
+use crate::ledger::{Hold, Outcome, Usage};
+use crate::limits::Admission;
+
+/// What is settled when a request ends.
+#[derive(Debug)]
+pub(super) struct Bill {
+    pub hold: Hold,
+    pub admission: Admission,
+    pub cache: CacheOutcome,
+}
+
+/// What a run has come to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Account {
+    /// Of all answers together.
+    pub usage: TokenUsage,
+    /// Time that it waited for its turn.
+    pub queue_wait: Option<Duration>,
+    /// Time to its first token.
+    pub first_token: Option<Duration>,
+}
+
+impl Bill {
+    /// For one who has paid for the run: what it used.
+    pub async fn settle(self, account: Account, outcome: Outcome) {
+        let usage = Usage {
+            prompt_tokens: account.usage.prompt_tokens as u64,
+            cached_tokens: account.usage.cached_tokens as u64,
+            completion_tokens: account.usage.completion_tokens as u64,
+            from_cache: false,
+        };
+        self.admission.finish(usage.prompt_tokens + usage.completion_tokens);
+        Self::close(self.hold, usage, outcome, self.cache, account).await;
+    }
+
+    /// For one who has got what another has paid for, or what was there.
+    pub async fn settle_as_hit(self, account: Account, outcome: Outcome) {
+        let usage = Usage {
+            prompt_tokens: account.usage.prompt_tokens as u64,
+            cached_tokens: account.usage.prompt_tokens as u64,
+            completion_tokens: account.usage.completion_tokens as u64,
+            from_cache: true,
+        };
+        self.admission.finish(0);
+        Self::close(self.hold, usage, outcome, self.cache, account).await;
+    }
+
+    async fn close(hold: Hold, usage: Usage, outcome: Outcome, cache: CacheOutcome, account: Account) {
+        let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
+        let details = json!({
+            "cache": cache.as_str(),
+            "queue_wait_ms": milliseconds(account.queue_wait),
+            "first_token_ms": milliseconds(account.first_token),
+        });
+        let request_id = hold.request_id().to_owned();
+        if let Err(error) = hold.settle(usage, outcome, details.to_string()).await {
+            tracing::error!(request_id, %error, "a request is not settled yet");
+        }
+    }
+}
+
+/// What all answers used together; a prompt counts once, whatever number of choices it has.
+pub(super) fn total(answers: &[TokenUsage], choices: usize) -> TokenUsage {
+    let firsts = || answers.iter().step_by(choices.max(1));
+    TokenUsage {
+        prompt_tokens: firsts().map(|usage| usage.prompt_tokens).sum(),
+        cached_tokens: firsts().map(|usage| usage.cached_tokens).sum(),
+        completion_tokens: answers.iter().map(|usage| usage.completion_tokens).sum(),
+    }
+}

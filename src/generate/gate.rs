@@ -1,0 +1,82 @@
+//! What stands before the engine: limits, the ledger, the prompt cache, and runs that several share. One for all models.
+//! Cheap to clone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::bill::Bill;
+use super::flight::Flight;
+use super::{CacheOutcome, Caller, GenerateError};
+use crate::cache::Cache;
+use crate::ledger::{Ledger, NewHold};
+use crate::limits::{Admission, Claim, Limits, Scope, ScopeKind};
+
+/// What stands before the engine.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// How often one may ask.
+    pub limits: Limits,
+    /// What it costs.
+    pub ledger: Ledger,
+    /// What was answered before; none where nothing is kept.
+    pub cache: Option<Arc<Cache>>,
+    flights: Arc<Mutex<HashMap<String, Arc<Flight>>>>,
+}
+
+/// What a request may use at most, tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    pub prompt: u64,
+    pub completion: u64,
+}
+
+impl Gate {
+    /// A gate of these.
+    pub fn new(limits: Limits, ledger: Ledger, cache: Option<Arc<Cache>>) -> Self {
+        Self { limits, ledger, cache, flights: Arc::default() }
+    }
+
+    /// Runs that others may join, by what they answer.
+    pub(super) fn flights(&self) -> MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request against everything that limits it.
+    pub(super) async fn admit(&self, caller: &Caller, most: Most) -> Result<Admission, GenerateError> {
+        let own = |kind, id| Scope::new(kind, id);
+        let address = caller.address.map(|address| address.to_string());
+        let mut scopes = vec![own(ScopeKind::Global, ""), own(ScopeKind::User, &caller.user_id)];
+        if let Some((id, quota)) = &caller.key {
+            scopes.push(Scope { own: *quota, ..own(ScopeKind::Key, id) });
+        }
+        if let Some((id, quota)) = &caller.department {
+            scopes.push(Scope { own: *quota, ..own(ScopeKind::Department, id) });
+        }
+        if let Some(address) = &address {
+            scopes.push(own(ScopeKind::Address, address));
+        }
+        let claim = Claim { scopes: &scopes, tokens: most.prompt + most.completion };
+        self.limits.admit(&claim).await.map_err(|refusal| GenerateError::Limited(Box::new(refusal)))
+    }
+
+    /// Holds what a request may cost at most.
+    pub(super) async fn bill(
+        &self,
+        caller: &Caller,
+        model: &str,
+        most: Most,
+        admission: Admission,
+        cache: CacheOutcome,
+    ) -> Result<Bill, GenerateError> {
+        let hold = self.ledger.hold(NewHold {
+            request_id: caller.request_id.clone(),
+            user_id: caller.user_id.clone(),
+            key_id: caller.key.as_ref().map(|(id, _)| id.clone()),
+            department_id: caller.department.as_ref().map(|(id, _)| id.clone()),
+            model: model.to_owned(),
+            max_prompt_tokens: most.prompt,
+            max_completion_tokens: most.completion,
+        });
+        Ok(Bill { hold: hold.await?, admission, cache })
+    }
+}

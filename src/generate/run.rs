@@ -1,0 +1,188 @@
+//! One request on its way through the gate: admitted, looked up in the prompt cache, joined to a run that is under way, or
+//! held for and run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::answers::{Answers, Terms};
+use super::bill::{Account, total};
+use super::choice::Choice;
+use super::flight::{Flight, Told};
+use super::gate::Most;
+use super::prepare::Prepared;
+use super::record::Record;
+use super::{CacheOutcome, Caller, Gate, GenerateError, Generator};
+use crate::cache::{Cache, CacheKey, Tag};
+use crate::engine::{CacheScope, Generation};
+use crate::ledger::Outcome;
+use crate::limits::{Admission, Rates};
+
+/// One request.
+pub(super) struct Run<'a> {
+    pub generator: &'a Generator,
+    pub gate: &'a Gate,
+    pub caller: &'a Caller,
+    pub prepared: Vec<Prepared>,
+    pub choices: usize,
+    pub arrival: Instant,
+}
+
+/// Where an answer is kept that is worth keeping.
+struct Shelf {
+    cache: Arc<Cache>,
+    key: CacheKey,
+    user_id: String,
+    model: String,
+}
+
+impl Run<'_> {
+    pub async fn start(self) -> Result<Answers, GenerateError> {
+        let admission = self.gate.admit(self.caller, self.most()).await?;
+        let Some(shelf) = self.shelf() else { return self.run(admission, None).await };
+        match self.look_up(&shelf).await {
+            Some((record, age)) => self.repeat(admission, record, age).await,
+            None => self.run(admission, Some(shelf)).await,
+        }
+    }
+
+    fn most(&self) -> Most {
+        let prompt = self.prepared.iter().map(|prepared| prepared.request.prompt.len() as u64).sum();
+        let completion: u64 = self.prepared.iter().map(|prepared| prepared.request.max_tokens as u64).sum();
+        Most { prompt, completion: completion * self.choices as u64 }
+    }
+
+    /// The place of this answer in the prompt cache, if it has one.
+    fn shelf(&self) -> Option<Shelf> {
+        let asked = self.caller.cache;
+        let cache = self.gate.cache.as_ref()?;
+        let repeats = |prepared: &Prepared| asked.always || prepared.repeats();
+        let useful = (asked.read || asked.write) && self.prepared.iter().all(Prepared::is_only_text);
+        if !useful || !self.prepared.iter().all(repeats) {
+            return None;
+        }
+        let model = &self.generator.model;
+        let requests: Vec<String> = self.prepared.iter().map(Prepared::identity).collect();
+        let choices = self.choices.to_string();
+        let mut parts: Vec<&[u8]> =
+            vec![self.caller.tenant.as_bytes(), model.fingerprint.as_bytes(), choices.as_bytes()];
+        parts.extend(requests.iter().map(String::as_bytes));
+        let (user_id, model) = (self.caller.user_id.clone(), model.id.clone());
+        Some(Shelf { key: cache.key(&parts), cache: Arc::clone(cache), user_id, model })
+    }
+
+    async fn look_up(&self, shelf: &Shelf) -> Option<(Record, Duration)> {
+        if !self.caller.cache.read {
+            return None;
+        }
+        let hit = shelf.cache.get(&shelf.key).await?;
+        if self.caller.cache.max_age.is_some_and(|most| hit.age > most) {
+            return None;
+        }
+        Some((serde_json::from_slice(&hit.value).ok()?, hit.age))
+    }
+
+    /// Tells again what was told before.
+    async fn repeat(self, admission: Admission, record: Record, age: Duration) -> Result<Answers, GenerateError> {
+        let terms = Terms { age: Some(age), ..terms(CacheOutcome::Hit, *admission.rates()) };
+        let nothing = Most { prompt: 0, completion: 0 };
+        let model = &self.generator.model.id;
+        let bill = self.gate.bill(self.caller, model, nothing, admission, CacheOutcome::Hit).await?;
+        let account = Account { usage: total(&record.usages(), self.choices), ..Account::default() };
+        bill.settle_as_hit(account, Outcome::Completed).await;
+        Ok(Answers::stored(terms, record.tell()))
+    }
+
+    /// Joins a run of the same request where there is one, or runs.
+    async fn run(self, admission: Admission, shelf: Option<Shelf>) -> Result<Answers, GenerateError> {
+        let rates = *admission.rates();
+        let deadline = self.arrival + self.generator.limits.timeout;
+        let outcome = if shelf.is_some() { CacheOutcome::Miss } else { CacheOutcome::Bypass };
+        let model = &self.generator.model.id;
+        let mut bill = self.gate.bill(self.caller, model, self.most(), admission, outcome).await?;
+        // Nothing waits while the flights are locked: of those who ask the same, one runs and the others join.
+        let mut flights = self.gate.flights();
+        let name = shelf.as_ref().map(|shelf| shelf.key.name().to_owned());
+        if let Some(flight) = name.as_ref().filter(|_| self.caller.cache.read).and_then(|name| flights.get(name)) {
+            bill.cache = CacheOutcome::Join;
+            match flight.board(bill) {
+                Ok((place, receiver)) => {
+                    return Ok(Answers::live(terms(CacheOutcome::Join, rates), receiver, place, deadline));
+                }
+                Err(back) => bill = *back,
+            }
+            bill.cache = outcome;
+        }
+        let shelf = shelf.filter(|_| self.caller.cache.write);
+        // Who joins has a deadline of their own.
+        let generations = self.submit(shelf.is_none().then_some(deadline))?;
+        let flight = Flight::new(generations.len(), self.choices, shelf.is_some());
+        let Ok((place, receiver)) = flight.board(bill) else { return Err(GenerateError::Lost) };
+        if let (Some(name), true) = (name, shelf.is_some()) {
+            flights.insert(name, Arc::clone(&flight));
+        }
+        drop(flights);
+        let mut terms = terms(outcome, rates);
+        for (generation, _) in &generations {
+            terms.queue_position = terms.queue_position.max(generation.queue_position);
+            terms.expected_wait = terms.expected_wait.max(generation.expected_wait);
+        }
+        let keep = shelf.map(|shelf| (shelf, self.gate.clone()));
+        self.follow(generations, &flight, keep);
+        Ok(Answers::live(terms, receiver, place, deadline))
+    }
+
+    fn submit(&self, deadline: Option<Instant>) -> Result<Vec<(Generation, Prepared)>, GenerateError> {
+        let tenant = super::prepare::hash(&self.caller.tenant);
+        let mut generations = Vec::with_capacity(self.prepared.len() * self.choices);
+        for prepared in &self.prepared {
+            for choice in 0..self.choices {
+                let mut request = prepared.request.clone();
+                request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice as u64));
+                request.user = self.caller.turn;
+                request.scope = CacheScope { tenant, ..request.scope };
+                request.deadline = deadline;
+                let refused = |error| GenerateError::refused(error, prepared.request.prompt.len());
+                let generation = self.generator.engine.submit(request).map_err(refused)?;
+                generations.push((generation, prepared.clone()));
+            }
+        }
+        Ok(generations)
+    }
+
+    fn follow(self, generations: Vec<(Generation, Prepared)>, flight: &Arc<Flight>, keep: Option<(Shelf, Gate)>) {
+        let Generator { model, metrics, .. } = self.generator;
+        let answers = generations.len();
+        let keep = keep.map(Arc::new);
+        for (index, (generation, prepared)) in generations.into_iter().enumerate() {
+            let choice = Choice::new(generation, prepared, model, metrics, self.arrival);
+            let (flight, keep) = (Arc::clone(flight), keep.clone());
+            tokio::spawn(async move {
+                let told = choice.run(index, Arc::clone(&flight)).await;
+                let Some((shelf, gate)) = keep.as_deref() else { return };
+                if let Some(told) = told {
+                    shelf.keep(&told, answers).await;
+                }
+                if flight.is_over() {
+                    let mut flights = gate.flights();
+                    let name = shelf.key.name();
+                    if flights.get(name).is_some_and(|known| Arc::ptr_eq(known, &flight)) {
+                        flights.remove(name);
+                    }
+                }
+            });
+        }
+    }
+}
+
+impl Shelf {
+    async fn keep(&self, told: &[Told], answers: usize) {
+        let Some(record) = Record::new(told, answers) else { return };
+        let Ok(value) = serde_json::to_vec(&record) else { return };
+        let tags = [Tag::User(&self.user_id), Tag::Model(&self.model)];
+        self.cache.put(&self.key, &value, None, &tags).await;
+    }
+}
+
+fn terms(cache: CacheOutcome, rates: Rates) -> Terms {
+    Terms { cache, age: None, rates, queue_position: 0, expected_wait: Duration::ZERO }
+}

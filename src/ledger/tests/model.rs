@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Poll;
 
 use super::*;
 use crate::ledger::account::{budget_account, purse_id};
@@ -80,6 +81,23 @@ fn price(model: &str) -> Price {
     if model == "free" { Price::default() } else { PRICE }
 }
 
+/// What a future gives, unless it is dropped after so many polls: whoever asked has left.
+async fn polled<T>(future: impl Future<Output = T>, patience: usize) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut left = patience;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        if patience < usize::MAX {
+            context.waker().wake_by_ref();
+        }
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
 struct World {
     time: Time,
     random: fastrand::Rng,
@@ -120,7 +138,10 @@ impl World {
             max_completion_tokens: random.u64(..200),
         };
         let parts = self.model.parts(&new, (self.time.clock)());
-        let result = ledger.hold(new.clone()).await;
+        let patience = if self.random.u8(..6) == 0 { self.random.usize(..6) } else { usize::MAX };
+        let Some(result) = polled(ledger.hold(new.clone()), patience).await else {
+            return ledger.quiet().await;
+        };
         if parts.iter().all(|(_, _, missing)| *missing <= 0) {
             let parts = parts.into_iter().map(|(account, amount, _)| (account, amount)).collect();
             self.model.open.push((result.unwrap(), new, parts));
@@ -155,16 +176,11 @@ impl World {
             }
         }
         self.model.costs.entry(new.request_id.clone()).or_insert(0);
-        let mut settling = Box::pin(hold.settle(used, Outcome::Completed, "{}".to_owned()));
-        if self.random.u8(..4) == 0 {
-            // Whoever asked leaves at this moment.
-            for _ in 0..=self.random.u8(..3) {
-                tokio::select! { biased; _ = &mut settling => break, () = tokio::task::yield_now() => () }
-            }
-            drop(settling);
-            ledger.quiet().await;
-        } else {
-            assert_eq!(settling.await.unwrap(), self.model.costs[&new.request_id]);
+        let settling = hold.settle(used, Outcome::Completed, "{}".to_owned());
+        let patience = if self.random.u8(..4) == 0 { self.random.usize(1..4) } else { usize::MAX };
+        match polled(settling, patience).await {
+            Some(cost) => assert_eq!(cost.unwrap(), self.model.costs[&new.request_id]),
+            None => ledger.quiet().await,
         }
     }
 

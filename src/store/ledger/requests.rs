@@ -68,10 +68,12 @@ const COLUMNS: &str = "id, user_id, key_id, department_id, model, prompt_tokens,
                        outcome, started_at, finished_at, details";
 const DAY: i64 = 86_400_000;
 
-pub(super) async fn insert(connection: &mut Connection, request: &FinishedRequest, cost: i64) -> Result<()> {
+/// Adds a row; false when there is one of this id.
+pub(super) async fn insert(connection: &mut Connection, request: &FinishedRequest) -> Result<bool> {
     let values = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13";
-    let statement = sqlx::AssertSqlSafe(format!("INSERT INTO requests ({COLUMNS}) VALUES ({values})"));
-    sqlx::query(statement)
+    let statement =
+        sqlx::AssertSqlSafe(format!("INSERT INTO requests ({COLUMNS}) VALUES ({values}) ON CONFLICT (id) DO NOTHING"));
+    let inserted = sqlx::query(statement)
         .bind(&request.id)
         .bind(&request.user_id)
         .bind(&request.key_id)
@@ -80,20 +82,26 @@ pub(super) async fn insert(connection: &mut Connection, request: &FinishedReques
         .bind(request.prompt_tokens)
         .bind(request.cached_tokens)
         .bind(request.completion_tokens)
-        .bind(cost)
+        .bind(request.cost)
         .bind(&request.outcome)
         .bind(request.started_at)
         .bind(request.finished_at)
         .bind(&request.details)
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(inserted.rows_affected() > 0)
 }
 
-/// What a request has cost, if it has ended.
-pub(super) async fn cost(connection: &mut Connection, id: &str) -> Result<Option<i64>> {
-    let row = sqlx::query("SELECT cost FROM requests WHERE id = $1").bind(id).fetch_optional(connection).await?;
-    row.map(|row| Ok(row.try_get("cost")?)).transpose()
+/// What a request has cost.
+pub(super) async fn cost(connection: &mut Connection, id: &str) -> Result<i64> {
+    let row = sqlx::query("SELECT cost FROM requests WHERE id = $1").bind(id).fetch_one(connection).await?;
+    Ok(row.try_get("cost")?)
+}
+
+/// Lets a request cost nothing.
+pub(super) async fn waive(connection: &mut Connection, id: &str) -> Result<()> {
+    sqlx::query("UPDATE requests SET cost = 0 WHERE id = $1").bind(id).execute(connection).await?;
+    Ok(())
 }
 
 impl Store {

@@ -42,13 +42,17 @@ pub struct Settled {
 /// Settles a request. If it is settled already, nothing is charged.
 pub async fn settle(connection: &mut Connection, settlement: &Settlement) -> Result<Settled> {
     let Settlement { request, charges, covered } = settlement;
-    if let Some(cost) = requests::cost(connection, &request.id).await? {
+    if !requests::insert(connection, request).await? {
         holds::void(connection, &request.id).await?;
+        let cost = requests::cost(connection, &request.id).await?;
         return Ok(Settled { cost, balances: balances(connection, charges).await?, waived: false });
+    }
+    if charges.is_empty() {
+        return Ok(Settled { cost: request.cost, balances: Vec::new(), waived: false });
     }
     let mut held = holds::remove(connection, &request.id).await?;
     let mut waived = false;
-    if held.is_empty() && !charges.is_empty() && !covered {
+    if held.is_empty() && !covered {
         // The lease of this process ended while it lived. What was used is charged if it is still there.
         let amounts = charges.iter().map(|charge| (charge.account.clone(), charge.amount)).collect();
         let again = holds::HoldRow { request_id: request.id.clone(), owner: String::new(), amounts };
@@ -56,13 +60,13 @@ pub async fn settle(connection: &mut Connection, settlement: &Settlement) -> Res
         waived = holds::take(&mut attempt, &again, false).await?.is_some();
         if waived {
             attempt.rollback().await?;
+            requests::waive(connection, &request.id).await?;
         } else {
             attempt.commit().await?;
             held = holds::remove(connection, &request.id).await?;
         }
     }
     let charged = if waived { 0 } else { request.cost };
-    requests::insert(connection, request, charged).await?;
     let mut balances = Vec::with_capacity(charges.len());
     for charge in charges.iter().filter(|_| !waived) {
         let held = held.iter().find(|(account, _)| *account == charge.account).map_or(0, |(_, amount)| *amount);

@@ -60,8 +60,8 @@ impl Link {
         }
     }
 
-    /// Callers wait only for what is still wanted.
     async fn connect(self: Arc<Self>) {
+        let _unless_told = DownOnDrop(&self.state);
         // Callers have deadlines of their own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
@@ -81,6 +81,21 @@ impl Link {
                 *state = State::Down { reason: String::new() };
             }
             is_it
+        });
+    }
+}
+
+/// Whatever becomes of the task that connects, nobody waits for it for ever.
+struct DownOnDrop<'a>(&'a watch::Sender<State>);
+
+impl Drop for DownOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|state| {
+            let is_abandoned = matches!(state, State::Connecting);
+            if is_abandoned {
+                *state = State::Down { reason: "connecting was given up".into() };
+            }
+            is_abandoned
         });
     }
 }

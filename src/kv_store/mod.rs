@@ -26,9 +26,12 @@ pub enum KvError {
     /// It cannot be reached, or the connection broke.
     #[error("the connection failed: {0}")]
     Connection(String),
-    /// It answered that it cannot.
+    /// It answered that it cannot work: it is loading, full, read-only, closed to us.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// It works, but this command makes no sense to it.
+    #[error("the command failed: {0}")]
+    Command(String),
     /// What came back is not an answer to what was asked.
     #[error("the answer makes no sense")]
     Nonsense,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, Pipeline, ToRedisArgs, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, ServerError, ToRedisArgs, Value};
 
 use super::link::{Connected, Link};
 use super::{KvError, RedisSettings};
@@ -148,9 +148,11 @@ impl Redis {
         let answered = tokio::time::timeout(*timeout, self.exchange(repeat, command, in_full, &mut used)).await;
         let outcome = answered.unwrap_or(Err(KvError::Slow(*timeout)));
         match &outcome {
-            Ok(_) => permit.succeed(),
-            Err(error) => {
-                if let (Some(used), false) = (&used, matches!(error, KvError::Refused(_))) {
+            // It works, but not with this command: a key may hold what others have put there.
+            Ok(_) | Err(KvError::Command(_)) => permit.succeed(),
+            Err(KvError::Refused(_)) => permit.fail(),
+            Err(_) => {
+                if let Some(used) = &used {
                     link.discard(used);
                 }
                 permit.fail();
@@ -201,7 +203,7 @@ impl Redis {
         let replies = replies.map_err(|error| KvError::Connection(error.to_string()))?;
         match <[Value; 2]>::try_from(replies) {
             Ok([Value::BulkString(echo), reply]) if echo == number.as_bytes() => Ok(reply),
-            Ok([Value::ServerError(error), _]) => Err(KvError::Refused(error.to_string())),
+            Ok([Value::ServerError(error), _]) => Err(refused(&error)),
             _ => Err(KvError::Nonsense),
         }
     }
@@ -211,7 +213,14 @@ type InFull<'a> = dyn Fn() -> Cmd + Sync + 'a;
 
 fn told(reply: Value) -> Result<Value, KvError> {
     match reply {
-        Value::ServerError(error) => Err(KvError::Refused(error.to_string())),
+        Value::ServerError(error) => Err(refused(&error)),
         reply => Ok(reply),
+    }
+}
+
+fn refused(error: &ServerError) -> KvError {
+    match error.code() {
+        "ERR" | "WRONGTYPE" => KvError::Command(error.to_string()),
+        _ => KvError::Refused(error.to_string()),
     }
 }

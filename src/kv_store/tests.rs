@@ -114,10 +114,18 @@ async fn redis_keeps_installations_apart_and_loses_values_rather_than_bring_purg
     assert_eq!(two.text("key").await, None);
     assert_eq!(two.text("later").await.as_deref(), Some("6"));
 
-    // A key of another's type is an error, and no failure of the connection.
+    // Keys of another's type are errors, but no reason to leave the server alone; that it takes no writes is one.
     let (): () = ::redis::cmd("SET").arg("two:kv:foreign").arg(1).query_async(&mut raw).await.unwrap();
-    assert!(matches!(two.get("foreign").await, Err(KvError::Refused(_))));
+    for _ in 0..20 {
+        assert!(matches!(two.get("foreign").await, Err(KvError::Command(_))));
+    }
     assert_eq!(two.text("later").await.as_deref(), Some("6"));
+    let (): () = ::redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query_async(&mut raw).await.unwrap();
+    for _ in 0..BreakerSettings::default().failure_threshold {
+        let answer = two.set("new", b"7", MINUTE, &[]).await;
+        assert!(matches!(answer, Err(KvError::Refused(_))), "{answer:?}");
+    }
+    assert!(matches!(two.get("later").await, Err(KvError::Open(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -268,7 +268,7 @@ async fn replicas_share_one_limit_exactly() {
 async fn leases_are_renewed_while_a_replica_lives_and_end_with_it() {
     let server = RedisServer::start().await;
     let settings = LimitSettings {
-        user: Quota { parallel_requests: Some(1), ..NONE },
+        user: Quota { parallel_requests: Some(2), ..NONE },
         lease: Duration::from_millis(600),
         ..LimitSettings::default()
     };
@@ -281,6 +281,8 @@ async fn leases_are_renewed_while_a_replica_lives_and_end_with_it() {
         limits.admit(&Claim { scopes: &[user("ann")], tokens: 0 }).await.unwrap()
     });
     let held = held.await.unwrap();
+    // The survivor's own keeps the set of leases alive.
+    let own = survivor.admit(&claim).await.unwrap();
     for _ in 0..20 {
         survivor.admit(&claim).await.unwrap_err();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -292,7 +294,7 @@ async fn leases_are_renewed_while_a_replica_lives_and_end_with_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("free {:?} after the replica's end", died.elapsed());
-    drop(held);
+    drop((held, own));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

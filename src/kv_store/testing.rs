@@ -180,6 +180,7 @@ async fn pump(
         }
         let fault = *faults.borrow();
         match fault {
+            Fault::Killed => return,
             Fault::Slow(delay) if is_reply => tokio::time::sleep(delay).await,
             Fault::Garbage if is_reply => bytes.fill_with(rand::random),
             Fault::Extra if is_reply => drop(bytes.splice(..0, *b"$5\r\nalien\r\n")),

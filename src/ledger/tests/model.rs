@@ -302,8 +302,8 @@ fn the_ledger_does_as_the_model_does() {
 #[test]
 #[ignore = "takes minutes; scripts/test --long"]
 fn the_ledger_does_as_the_model_does_for_long() {
-    for seed in 100..150 {
-        random_runs(seed, 20, 300);
+    for seed in 100..120 {
+        random_runs(seed, 15, 200);
     }
 }
 

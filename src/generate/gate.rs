@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bill::Bill;
 use super::flight::Flight;
+use super::prepare::Prepared;
 use super::{CacheOutcome, Caller, GenerateError};
 use crate::cache::Cache;
 use crate::ledger::{Ledger, NewHold};
@@ -28,6 +29,15 @@ pub struct Gate {
 pub(super) struct Most {
     pub prompt: u64,
     pub completion: u64,
+}
+
+impl Most {
+    /// Of these prompts, with so many answers each.
+    pub fn of(prepared: &[Prepared], choices: usize) -> Self {
+        let prompt = prepared.iter().map(|prepared| prepared.request.prompt.len() as u64).sum();
+        let completion: u64 = prepared.iter().map(|prepared| prepared.request.max_tokens as u64).sum();
+        Self { prompt, completion: completion * choices as u64 }
+    }
 }
 
 impl Gate {

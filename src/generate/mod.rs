@@ -31,6 +31,7 @@ pub use error::GenerateError;
 pub use gate::Gate;
 pub use request::{GenerateRequest, Prompt};
 
+use self::gate::Most;
 use self::prepare::Prepared;
 use self::run::Run;
 
@@ -105,6 +106,15 @@ impl Generator {
         let prepared = self.prepare(requests).await?;
         let run = Run { generator: self, gate, caller: &caller, prepared, choices, arrival };
         run.start().await
+    }
+
+    /// Tokens of prompts and answers that such a request would use at most.
+    ///
+    /// # Errors
+    /// When the request could not be answered as asked.
+    pub async fn most(&self, requests: Vec<GenerateRequest>, choices: usize) -> Result<(u64, u64), GenerateError> {
+        let Most { prompt, completion } = Most::of(&self.prepare(requests).await?, choices);
+        Ok((prompt, completion))
     }
 
     /// Renders, tokenises and checks on a blocking thread.

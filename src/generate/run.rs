@@ -46,9 +46,7 @@ impl Run<'_> {
     }
 
     fn most(&self) -> Most {
-        let prompt = self.prepared.iter().map(|prepared| prepared.request.prompt.len() as u64).sum();
-        let completion: u64 = self.prepared.iter().map(|prepared| prepared.request.max_tokens as u64).sum();
-        Most { prompt, completion: completion * self.choices as u64 }
+        Most::of(&self.prepared, self.choices)
     }
 
     /// The place of this answer in the prompt cache, if it has one.

@@ -65,6 +65,21 @@ pub(super) fn date(day: i64) -> String {
     format!("{year}-{month:02}-{day:02}")
 }
 
+/// The day since 1970 of `2026-01-31`; none of what is no day of the calendar.
+pub fn parse_day(text: &str) -> Option<i64> {
+    let numbers: Vec<i64> = text.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [year, month, day] = numbers[..] else { return None };
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) {
+        return None;
+    }
+    // Howard Hinnant, days_from_civil: years begin in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    (date(days) == text).then_some(days)
+}
+
 fn civil(day: i64) -> (u64, u64, u64) {
     civil_from_days(day.max(0) as u64)
 }
@@ -73,6 +88,16 @@ fn civil(day: i64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
     use crate::ledger::Subject;
+
+    #[test]
+    fn days_are_read_as_they_are_written() {
+        for day in [0, 1, 58, 59, 60, 11_016, 20_000, 2_932_896] {
+            assert_eq!(parse_day(&date(day)), Some(day), "{}", date(day));
+        }
+        for wrong in ["", "2026", "2026-02-29", "2026-13-01", "2026-1-1", "1969-12-31", "2026-01-31x", "x-y-z"] {
+            assert_eq!(parse_day(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn periods_begin_and_end_with_the_calendar() {

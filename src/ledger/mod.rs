@@ -19,7 +19,7 @@ use futures_core::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub use account::Account;
+pub use account::{Account, parse_day};
 pub use administration::{Balance, BudgetState};
 pub use error::LedgerError;
 pub use hold::{Hold, Outcome};
@@ -111,7 +111,14 @@ struct Inner {
     closed: AtomicBool,
 }
 
+const DAY: i64 = 86_400_000;
+
 impl Ledger {
+    /// When a day since 1970 begins, where this ledger is.
+    pub fn day_begins(&self, day: i64) -> Moment {
+        day * DAY - self.inner.settings.day_offset
+    }
+
     /// Opens the ledger. What an earlier run of the program has left held is voided.
     ///
     /// # Errors

@@ -5,9 +5,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::admin::{keys, users};
+use super::admin::{cache, keys, money, users};
 use super::openai::{chat, completions, models};
-use super::{AppState, ask, health, token, tokens};
+use super::{AppState, ask, billing, health, requests, token, tokens};
 
 /// The document of every endpoint.
 #[derive(Debug, OpenApi)]
@@ -30,6 +30,17 @@ use super::{AppState, ask, health, token, tokens};
         token::token,
         token::refresh,
         token::revoke,
+        billing::balance,
+        billing::transactions,
+        billing::estimate,
+        billing::usage,
+        requests::get_request,
+        money::top_up,
+        money::list_budgets,
+        money::set_budget,
+        money::remove_budget,
+        money::transactions_csv,
+        cache::purge,
         users::list_users,
         users::add_user,
         users::get_user,

@@ -15,6 +15,8 @@ use super::messages;
 use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The id that `/v1/requests` knows a request by.
+const OWN_ID: HeaderName = HeaderName::from_static("x-steppe-request-id");
 const PROCESSING: HeaderName = HeaderName::from_static("openai-processing-ms");
 /// Longest request id taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
@@ -53,6 +55,9 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
     }
     let elapsed = started.elapsed();
     put_headers(response.headers_mut(), &request_id, elapsed);
+    if let Ok(own) = HeaderValue::from_str(&format!("req_{}", own_id.0)) {
+        response.headers_mut().insert(OWN_ID, own);
+    }
     if state.config.tls.is_some() {
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }

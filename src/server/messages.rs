@@ -102,6 +102,8 @@ fn english_reason(reason: &Reason, field: &str) -> String {
         Reason::UserName => {
             format!("`{field}` must have 1 to 128 bytes, no control characters and no space around it.")
         }
+        Reason::Amount => format!("`{field}` is no amount that can be booked."),
+        Reason::Day => format!("`{field}` must be a day such as 2026-01-31."),
         Reason::Short(least) => format!("`{field}` must have at least {least} characters."),
         Reason::Word(known) => format!("`{field}` must be one of: {known}."),
         Reason::Below(least) => format!("`{field}` must be at least {least}."),
@@ -176,6 +178,8 @@ fn russian_reason(reason: &Reason, field: &str) -> String {
         Reason::UserName => {
             format!("Поле `{field}` — от 1 до 128 байт, без управляющих символов и без пробелов по краям.")
         }
+        Reason::Amount => format!("Поле `{field}` — не сумма, которую можно провести."),
+        Reason::Day => format!("Поле `{field}` — день вида 2026-01-31."),
         Reason::Short(least) => format!("В поле `{field}` должно быть не меньше {least} символов."),
         Reason::Word(known) => format!("Поле `{field}` — одно из: {known}."),
         Reason::Below(least) => format!("Поле `{field}` должно быть не меньше {least}."),

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod ask;
+mod billing;
 mod body;
 mod client;
 mod docs;
@@ -14,7 +15,9 @@ mod messages;
 mod mismatch;
 mod openai;
 mod problem;
+mod query;
 mod quota_words;
+mod requests;
 mod router;
 mod serve;
 mod sse;

@@ -136,6 +136,10 @@ pub enum Reason {
     Excludes(&'static str),
     /// No name that a user can have.
     UserName,
+    /// No amount that can be booked.
+    Amount,
+    /// No day such as `2026-01-31`.
+    Day,
     /// Fewer characters than this.
     Short(usize),
     /// None of these words.

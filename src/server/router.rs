@@ -13,7 +13,7 @@ use super::access::guarded;
 use super::error::ApiError;
 use super::openai::{chat, completions, models};
 use super::problem::Problem;
-use super::{AppState, admin, ask, docs, envelope, health, token, tokens};
+use super::{AppState, admin, ask, billing, docs, envelope, health, requests, token, tokens};
 use crate::auth::Scope;
 
 /// Headers that pages of other origins may read.
@@ -33,6 +33,12 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models", get(models::list_models))
         .route("/v1/models/{*id}", get(models::get_model))
         .route("/v1/llm/models", get(models::list_llm_models));
+    let read = Router::new()
+        .route("/billing/balance", get(billing::balance))
+        .route("/billing/transactions", get(billing::transactions))
+        .route("/billing/estimate", post(billing::estimate))
+        .route("/billing/usage", get(billing::usage))
+        .route("/v1/requests/{id}", get(requests::get_request));
     let metrics = Router::new().route("/metrics", get(health::metrics));
     let open = Router::new()
         .route("/token", post(token::token))
@@ -43,6 +49,7 @@ pub fn router(state: AppState) -> Router {
         .merge(docs::routes());
     let router = open
         .merge(guarded(generate, Scope::Generate, &state))
+        .merge(guarded(read, Scope::Read, &state))
         .merge(guarded(metrics, Scope::Metrics, &state))
         .merge(guarded(admin::routes(), Scope::Admin, &state))
         .fallback(no_route)
@@ -66,7 +73,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let told = EXPOSED.map(HeaderName::from_static);
     let cors = CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .expose_headers(told);
     (!origins.is_empty()).then(|| cors.allow_headers(AllowHeaders::mirror_request()))
 }

@@ -11,10 +11,10 @@ use steppe::store::{Role, now};
 use crate::harness::{MODEL, Setup, TestServer, ask, with};
 use crate::http::{Reply, get, send};
 
-const INTERNAL: &str = "an internal key of more than 32 bytes";
+pub const INTERNAL: &str = "an internal key of more than 32 bytes";
 const PASSWORD: &str = "correct horse";
 
-fn required() -> AuthConfig {
+pub fn required() -> AuthConfig {
     AuthConfig {
         required: true,
         issuer: "steppe".into(),
@@ -26,7 +26,11 @@ fn required() -> AuthConfig {
 }
 
 async fn server() -> TestServer {
-    let mut setup = Setup::new();
+    serve(Setup::new()).await
+}
+
+/// A server that asks for credentials, with the users `ann` and, an administrator, `root`.
+pub async fn serve(mut setup: Setup) -> TestServer {
     setup.auth = Some(required());
     let server = setup.start().await;
     for (name, role) in [("ann", Role::User), ("root", Role::Admin)] {
@@ -36,7 +40,7 @@ async fn server() -> TestServer {
     server
 }
 
-async fn key(auth: &Authenticator, user: &str, scopes: &[Scope]) -> String {
+pub async fn key(auth: &Authenticator, user: &str, scopes: &[Scope]) -> String {
     let user = auth.find_user(user).await.unwrap();
     let request = KeyRequest { name: "test".into(), scopes: scopes.to_vec(), ..KeyRequest::default() };
     auth.make_key(&user.id, request).await.unwrap().secret
@@ -50,20 +54,20 @@ async fn login(address: SocketAddr, user: &str) -> Json {
 }
 
 /// A credential as a header, or none.
-type Header = Option<(&'static str, String)>;
+pub type Header = Option<(&'static str, String)>;
 
 #[expect(clippy::unnecessary_wraps, reason = "a header that may also be none")]
-fn bearer(token: &str) -> Header {
+pub fn bearer(token: &str) -> Header {
     Some(("authorization", format!("Bearer {token}")))
 }
 
-async fn call(address: SocketAddr, method: &str, path: &str, header: Header, body: &Json) -> Reply {
+pub async fn call(address: SocketAddr, method: &str, path: &str, header: Header, body: &Json) -> Reply {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(header.as_ref().map(|(name, value)| (*name, value.as_str())));
     send(address, method, path, &headers, body.to_string().as_bytes()).await
 }
 
-async fn post(address: SocketAddr, path: &str, header: Header, body: &Json) -> Reply {
+pub async fn post(address: SocketAddr, path: &str, header: Header, body: &Json) -> Reply {
     call(address, "POST", path, header, body).await
 }
 
@@ -72,6 +76,8 @@ fn scope_of(path: &str) -> Option<Scope> {
     match path {
         "/health" | "/ready" | "/token" | "/token/refresh" | "/token/revoke" => None,
         "/metrics" => Some(Scope::Metrics),
+        "/v1/requests/{id}" => Some(Scope::Read),
+        path if path.starts_with("/billing/") => Some(Scope::Read),
         path if path.starts_with("/admin/") => Some(Scope::Admin),
         _ => Some(Scope::Generate),
     }

@@ -37,6 +37,8 @@ pub struct Setup {
     pub allowed_hosts: Vec<String>,
     pub keep_alive: Duration,
     pub timeout: Duration,
+    /// Further keys of the configuration.
+    pub settings: Vec<(&'static str, &'static str)>,
     pub tls: Option<TlsFiles>,
     /// None asks for no credentials.
     pub auth: Option<AuthConfig>,
@@ -74,6 +76,7 @@ impl Setup {
             allowed_hosts: Vec::new(),
             keep_alive: Duration::from_secs(15),
             timeout: Duration::from_mins(1),
+            settings: Vec::new(),
             tls: None,
             auth: None,
             tokenizer,
@@ -141,7 +144,7 @@ impl Setup {
     pub async fn load(self) -> (TestServer, Generator) {
         let metrics = Metrics::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut config = config(folder.path(), &[]);
+        let mut config = config(folder.path(), &self.settings);
         config.server.max_body = self.max_body;
         config.server.receive = self.receive;
         config.server.keep_alive = self.keep_alive;

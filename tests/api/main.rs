@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod caching;
 mod chat;
 mod completions;
 mod config;
@@ -12,7 +13,9 @@ mod fuzz;
 mod harness;
 mod http;
 mod lifecycle;
+mod limits;
 mod loading;
+mod money;
 mod operation;
 mod poison;
 mod real;

@@ -1,10 +1,12 @@
 //! `/admin/…`: what administrators do through the API. One file per kind of object.
 
+pub mod cache;
 pub mod keys;
+pub mod money;
 pub mod users;
 
 use axum::Router;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -32,5 +34,10 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/admin/users/{id}", get(users::get_user).patch(users::change_user))
         .route("/admin/users/{id}/keys", get(keys::list_keys).post(keys::make_key))
         .route("/admin/users/{id}/keys/{key}", delete(keys::revoke_key))
+        .route("/admin/users/{id}/topups", post(money::top_up))
+        .route("/admin/budgets", get(money::list_budgets).put(money::set_budget))
+        .route("/admin/budgets/{*id}", delete(money::remove_budget))
+        .route("/admin/transactions.csv", get(money::transactions_csv))
+        .route("/admin/cache/purge", post(cache::purge))
         .route("/admin/departments", get(users::list_departments))
 }

@@ -5,6 +5,7 @@ use rand::distr::{Alphanumeric, SampleString as _};
 use sha2::Sha256;
 
 use super::{AuthError, Authenticator, KEY_PREFIX, Scope};
+use crate::limits::Quota;
 use crate::store::{ApiKey, Moment, NewApiKey, Purpose, Store};
 
 /// 62^43 > 2^256.
@@ -20,6 +21,8 @@ pub struct KeyRequest {
     pub scopes: Vec<Scope>,
     /// Models that it may use; none is all.
     pub models: Vec<String>,
+    /// Limits of its own.
+    pub limits: Quota,
     /// When it ends to be good.
     pub expires_at: Option<Moment>,
 }
@@ -39,7 +42,8 @@ impl Authenticator {
     /// When the database fails.
     pub async fn make_key(&self, user_id: &str, request: KeyRequest) -> Result<MadeKey, AuthError> {
         let secret = format!("{KEY_PREFIX}{}", Alphanumeric.sample_string(&mut rand::rng(), KEY_CHARACTERS));
-        let KeyRequest { name, mut scopes, models, expires_at } = request;
+        let KeyRequest { name, mut scopes, models, limits, expires_at } = request;
+        let limits = serde_json::to_string(&limits).unwrap_or_default();
         if scopes.is_empty() {
             scopes.extend(Scope::ORDINARY);
         }
@@ -51,6 +55,7 @@ impl Authenticator {
             hint: &secret[secret.len() - HINT_CHARACTERS..],
             scopes: &scopes,
             models: &models,
+            limits: &limits,
             expires_at,
         };
         let key = self.inner.store.add_api_key(new).await?;

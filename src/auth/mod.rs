@@ -24,6 +24,7 @@ use self::attempts::Attempts;
 use self::passwords::Passwords;
 use self::tokens::Tokens;
 use crate::config::AuthConfig;
+use crate::limits::Quota;
 use crate::store::{Role, Store, User, now};
 
 /// Somebody who may ask.
@@ -35,8 +36,8 @@ pub struct Identity {
     pub name: String,
     /// What they may do.
     pub role: Role,
-    /// Department, if any.
-    pub department_id: Option<String>,
+    /// Department, if any, and its own limits.
+    pub department: Option<(String, Quota)>,
     /// What they came with.
     pub credential: Credential,
 }
@@ -58,6 +59,8 @@ pub enum Credential {
         scopes: Vec<String>,
         /// Models that it may use; none is all.
         models: Vec<String>,
+        /// Its own limits.
+        limits: Quota,
     },
 }
 
@@ -136,7 +139,12 @@ impl Authenticator {
                     return Err(AuthError::Invalid);
                 }
                 let user = self.active_user(&key.user_id).await?;
-                return Ok(user.identity(Credential::Key { id: key.id, scopes: key.scopes, models: key.models }));
+                return Ok(user.identity(Credential::Key {
+                    id: key.id,
+                    scopes: key.scopes,
+                    models: key.models,
+                    limits: quota(&key.limits),
+                }));
             }
         }
         Err(AuthError::Invalid)
@@ -161,15 +169,21 @@ impl Identity {
     /// Somebody who is no user of the database.
     fn unnamed(credential: Credential) -> Self {
         let name = if credential == Credential::Internal { "internal" } else { "anonymous" };
-        Self { user_id: name.into(), name: name.into(), role: Role::User, department_id: None, credential }
+        Self { user_id: name.into(), name: name.into(), role: Role::User, department: None, credential }
     }
 }
 
 impl User {
     fn identity(self, credential: Credential) -> Identity {
-        let Self { id, name, role, department_id, .. } = self;
-        Identity { user_id: id, name, role, department_id, credential }
+        let Self { id, name, role, department_id, department_limits, .. } = self;
+        let department = department_id.map(|id| (id, quota(&department_limits.unwrap_or_default())));
+        Identity { user_id: id, name, role, department, credential }
     }
+}
+
+/// Limits as they are stored; what makes no sense limits nothing.
+fn quota(json: &str) -> Quota {
+    serde_json::from_str(json).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::config_args::PlaceArgs;
 use super::with_users;
 use crate::auth::{KeyRequest, Scope};
 use crate::lang::Lang;
+use crate::limits::Quota;
 use crate::store::now;
 
 const DAY_MILLISECONDS: i64 = 24 * 60 * 60 * 1000;
@@ -29,6 +30,10 @@ enum Action {
         scope: Vec<Scope>,
         #[arg(long, help = "Only this model; may be repeated [default: all]")]
         model: Vec<String>,
+        #[arg(long, help = "Requests in a minute, whatever the default of keys is")]
+        requests_per_minute: Option<u64>,
+        #[arg(long, help = "Tokens in a minute, whatever the default of keys is")]
+        tokens_per_minute: Option<u64>,
         #[arg(long, value_name = "DAYS", help = "Good for so long [default: for good]")]
         days: Option<u16>,
         #[command(flatten)]
@@ -57,13 +62,16 @@ impl Args {
     #[expect(clippy::print_stdout, reason = "the output of the command")]
     pub fn run(self, lang: Lang) -> anyhow::Result<()> {
         match self.action {
-            Action::Create { user, name, scope, model, days, config } => with_users(config, async |auth| {
-                let user = auth.find_user(&user).await?;
-                let expires_at = days.map(|days| now() + i64::from(days) * DAY_MILLISECONDS);
-                let request = KeyRequest { name, scopes: scope, models: model, expires_at };
-                println!("{}", auth.make_key(&user.id, request).await?.secret);
-                Ok(())
-            }),
+            Action::Create { user, name, scope, model, requests_per_minute, tokens_per_minute, days, config } => {
+                with_users(config, async |auth| {
+                    let user = auth.find_user(&user).await?;
+                    let expires_at = days.map(|days| now() + i64::from(days) * DAY_MILLISECONDS);
+                    let limits = Quota { requests_per_minute, tokens_per_minute, ..Quota::default() };
+                    let request = KeyRequest { name, scopes: scope, models: model, limits, expires_at };
+                    println!("{}", auth.make_key(&user.id, request).await?.secret);
+                    Ok(())
+                })
+            }
             Action::List { user, config } => with_users(config, async |auth| {
                 let user = auth.find_user(&user).await?;
                 for key in auth.store().api_keys_of(&user.id).await? {

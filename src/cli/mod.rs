@@ -11,6 +11,7 @@ mod make_model;
 mod models;
 mod pull;
 mod quantize;
+mod secret;
 mod serve;
 mod user;
 
@@ -55,6 +56,8 @@ enum Command {
     User(user::Args),
     /// Make, list and take back API keys.
     Key(key::Args),
+    /// Rotate the keys that replicas share.
+    Secret(secret::Args),
     /// Put load on any OpenAI-compatible server and measure it.
     Bench(bench::Args),
 }
@@ -72,6 +75,7 @@ impl Command {
             Self::MakeModel(args) => args.run(lang),
             Self::User(args) => args.run(lang),
             Self::Key(args) => args.run(lang),
+            Self::Secret(args) => args.run(lang),
             Self::Bench(args) => args.run(lang),
         }
     }

@@ -46,6 +46,12 @@ impl Gate {
         Self { limits, ledger, cache, flights: Arc::default() }
     }
 
+    /// Waits until everything that has ended is settled: for an orderly end.
+    pub async fn close(&self) {
+        self.ledger.close().await;
+        self.limits.flush().await;
+    }
+
     /// Runs that others may join, by what they answer.
     pub(super) fn flights(&self) -> MutexGuard<'_, HashMap<String, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,7 +1,10 @@
 //! What a request asks for, and what it may be held to.
 
+use serde::{Deserialize, Serialize};
+
 /// How much is allowed; what is none is not limited here. A limit of a billion or more is no limit, and so lifts a default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Quota {
     /// Requests in a minute.
     pub requests_per_minute: Option<u64>,

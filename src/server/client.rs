@@ -17,7 +17,6 @@ use crate::auth::{Credential, Identity, Scope};
 use crate::config::{Network, Tenant};
 use crate::generate::{CacheUse, Caller, Generator};
 use crate::lang::Lang;
-use crate::limits::Quota;
 
 /// Who asks, on a route that is not open.
 #[derive(Debug, Clone)]
@@ -53,7 +52,7 @@ impl RequestId {
 impl Client {
     /// In whose name something is generated. Who may act for others may name the `user` whose turn it is.
     pub fn caller(&self, user: Option<&str>) -> Caller {
-        let Identity { user_id, department_id, credential, .. } = &self.identity;
+        let Identity { user_id, department, credential, .. } = &self.identity;
         let anonymous = *credential == Credential::Anonymous;
         let turn = match user {
             Some(user) if anonymous || self.identity.may(Scope::ActAs) => user_key(user),
@@ -61,19 +60,19 @@ impl Client {
             _ => user_key(&format!("user {user_id}")),
         };
         let key = match credential {
-            Credential::Key { id, .. } => Some((id.clone(), Quota::default())),
+            Credential::Key { id, limits, .. } => Some((id.clone(), *limits)),
             _ => None,
         };
-        let tenant = match (self.tenant, department_id) {
+        let tenant = match (self.tenant, department) {
             (Tenant::All, _) => "all".to_owned(),
-            (Tenant::Department, Some(department)) => format!("department {department}"),
+            (Tenant::Department, Some((department, _))) => format!("department {department}"),
             _ => format!("user {user_id}"),
         };
         Caller {
             request_id: self.request_id.0.clone(),
             user_id: user_id.clone(),
             key,
-            department: department_id.clone().map(|id| (id, Quota::default())),
+            department: department.clone(),
             address: Some(self.address.0),
             turn,
             tenant,

@@ -46,6 +46,7 @@ use super::{AppState, ask, billing, health, requests, token, tokens};
         users::get_user,
         users::change_user,
         users::list_departments,
+        users::change_department,
         keys::list_keys,
         keys::make_key,
         keys::revoke_key,

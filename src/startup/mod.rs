@@ -20,6 +20,7 @@ use tokio::task::JoinError;
 use crate::config::Config;
 use crate::generate::Generator;
 use crate::server;
+use crate::store::Store;
 use crate::telemetry::{self, Metrics};
 
 pub use gateway::{open as open_gateway, open_auth};
@@ -29,6 +30,8 @@ pub use report::Report;
 
 /// Answers that are complete get so long to reach slow clients once everything else has ended.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Tokens that have ended are forgotten so often.
+const PRUNING: Duration = Duration::from_hours(1);
 /// Histograms are tidied so often.
 const UPKEEP: Duration = Duration::from_secs(10);
 
@@ -77,6 +80,7 @@ where
     };
     let mut serving = tokio::spawn(server::serve(listener, tls, state.clone(), until_stopped));
     tokio::spawn(upkeep(metrics.clone()));
+    tokio::spawn(prune(state.auth.store().clone()));
 
     let mut signals = Signals::new()?;
     let generator = tokio::select! {
@@ -103,6 +107,7 @@ where
     // Everything is answered; the listener closes, and slow clients get a moment for what is theirs.
     let _ = stop.send(());
     let _ = tokio::time::timeout(FLUSH, serving).await;
+    let _ = tokio::time::timeout(FLUSH, state.gate.close()).await;
     outcome
 }
 
@@ -129,6 +134,16 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// Forgets tokens that have ended by themselves.
+async fn prune(store: Store) {
+    loop {
+        if let Err(error) = store.prune_tokens().await {
+            tracing::warn!("old tokens are not forgotten: {error}");
+        }
+        tokio::time::sleep(PRUNING).await;
     }
 }
 

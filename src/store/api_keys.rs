@@ -20,6 +20,8 @@ pub struct ApiKey {
     pub scopes: Vec<String>,
     /// Models that it may use; none is all.
     pub models: Vec<String>,
+    /// Its own limits, a JSON object.
+    pub limits: String,
     /// When it was made.
     pub created_at: Moment,
     /// When it ends to be good.
@@ -43,11 +45,13 @@ pub struct NewApiKey<'a> {
     pub scopes: &'a [String],
     /// Models that it may use; none is all.
     pub models: &'a [String],
+    /// Its own limits, a JSON object.
+    pub limits: &'a str,
     /// When it ends to be good.
     pub expires_at: Option<Moment>,
 }
 
-const COLUMNS: &str = "id, user_id, name, hint, scopes, models, created_at, expires_at, revoked_at";
+const COLUMNS: &str = "id, user_id, name, hint, scopes, models, limits, created_at, expires_at, revoked_at";
 
 impl ApiKey {
     /// Whether it is neither revoked nor expired.
@@ -66,13 +70,14 @@ impl Store {
             hint: new.hint.to_owned(),
             scopes: new.scopes.to_vec(),
             models: new.models.to_vec(),
+            limits: new.limits.to_owned(),
             created_at: now(),
             expires_at: new.expires_at,
             revoked_at: None,
         };
         sqlx::query(
-            "INSERT INTO api_keys (id, user_id, name, hash, hint, scopes, models, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO api_keys (id, user_id, name, hash, hint, scopes, models, limits, created_at, \
+             expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(&key.id)
         .bind(&key.user_id)
@@ -81,6 +86,7 @@ impl Store {
         .bind(&key.hint)
         .bind(written(&key.scopes))
         .bind(written(&key.models))
+        .bind(&key.limits)
         .bind(key.created_at)
         .bind(key.expires_at)
         .execute(&self.pool)
@@ -132,6 +138,7 @@ fn api_key(row: &AnyRow) -> Result<ApiKey> {
         hint: row.try_get("hint")?,
         scopes: list(row, "scopes")?,
         models: list(row, "models")?,
+        limits: row.try_get("limits")?,
         created_at: row.try_get("created_at")?,
         expires_at: row.try_get("expires_at")?,
         revoked_at: row.try_get("revoked_at")?,

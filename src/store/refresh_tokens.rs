@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Forgets tokens that have expired.
-    pub async fn prune_refresh_tokens(&self) -> Result<u64> {
+    pub(super) async fn prune_refresh_tokens(&self) -> Result<u64> {
         let pruned = sqlx::query("DELETE FROM refresh_tokens WHERE expires_at <= $1").bind(now());
         Ok(pruned.execute(&self.pool).await?.rows_affected())
     }

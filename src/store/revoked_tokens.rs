@@ -17,8 +17,13 @@ impl Store {
         Ok(row.is_some())
     }
 
+    /// Forgets access and refresh tokens that have ended by themselves.
+    pub async fn prune_tokens(&self) -> Result<u64> {
+        Ok(self.prune_revoked_tokens().await? + self.prune_refresh_tokens().await?)
+    }
+
     /// Forgets tokens that have ended by themselves.
-    pub async fn prune_revoked_tokens(&self) -> Result<u64> {
+    pub(super) async fn prune_revoked_tokens(&self) -> Result<u64> {
         let pruned = sqlx::query("DELETE FROM revoked_tokens WHERE expires_at <= $1").bind(now());
         Ok(pruned.execute(&self.pool).await?.rows_affected())
     }

@@ -81,6 +81,7 @@ async fn keys_belong_to_their_user() {
             hint: "wxyz",
             scopes: &scopes,
             models: &[],
+            limits: "{}",
             expires_at: Some(now() + 60_000),
         };
         let key = store.add_api_key(new).await.unwrap();
@@ -197,7 +198,8 @@ async fn the_writer_keeps_the_order_and_undoes_what_failed_alone() {
                         Box::pin(async move {
                             let second = if index % 3 == 2 { "0".into() } else { format!("{index}b") };
                             for name in [index.to_string(), second] {
-                                let insert = "INSERT INTO departments (id, name, created_at) VALUES ($1, $2, 0)";
+                                let insert =
+                                    "INSERT INTO departments (id, name, limits, created_at) VALUES ($1, $2, '{}', 0)";
                                 sqlx::query(insert).bind(new_id("dep")).bind(name).execute(&mut *connection).await?;
                             }
                             Ok(())

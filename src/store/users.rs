@@ -50,6 +50,8 @@ pub struct User {
     pub role: Role,
     /// Department, if any.
     pub department_id: Option<String>,
+    /// The department's own limits, a JSON object.
+    pub department_limits: Option<String>,
     /// Refused everywhere.
     pub disabled: bool,
     /// Tokens issued before are void.
@@ -71,7 +73,9 @@ pub struct NewUser<'a> {
     pub department_id: Option<&'a str>,
 }
 
-const COLUMNS: &str = "id, name, password_hash, role, department_id, disabled, tokens_from, created_at";
+const SELECT: &str = "SELECT users.id, users.name, password_hash, role, department_id, departments.limits AS limits, \
+                      disabled, tokens_from, users.created_at FROM users \
+                      LEFT JOIN departments ON departments.id = department_id";
 
 impl Store {
     /// Adds a user.
@@ -82,6 +86,7 @@ impl Store {
             password_hash: new.password_hash.map(str::to_owned),
             role: new.role,
             department_id: new.department_id.map(str::to_owned),
+            department_limits: None,
             disabled: false,
             tokens_from: 0,
             created_at: now(),
@@ -99,7 +104,7 @@ impl Store {
         .execute(&self.pool)
         .await;
         match added {
-            Ok(_) => Ok(user),
+            Ok(_) => Ok(self.user(&user.id).await?.unwrap_or(user)),
             Err(error) if is_duplicate(&error) => Err(StoreError::Exists(user.name)),
             Err(error) => Err(error.into()),
         }
@@ -116,13 +121,13 @@ impl Store {
     }
 
     async fn user_where(&self, condition: &'static str, value: &str) -> Result<Option<User>> {
-        let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM users WHERE {condition}"));
+        let statement = sqlx::AssertSqlSafe(format!("{SELECT} WHERE users.{condition}"));
         sqlx::query(statement).bind(value).fetch_optional(&self.pool).await?.as_ref().map(user).transpose()
     }
 
     /// All users by name.
     pub async fn users(&self) -> Result<Vec<User>> {
-        let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM users ORDER BY name"));
+        let statement = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY users.name"));
         sqlx::query(statement).fetch_all(&self.pool).await?.iter().map(user).collect()
     }
 
@@ -168,6 +173,7 @@ fn user(row: &AnyRow) -> Result<User> {
         password_hash: row.try_get("password_hash")?,
         role: role.parse().map_err(|_| StoreError::Foreign(format!("the role `{role}`")))?,
         department_id: row.try_get("department_id")?,
+        department_limits: row.try_get("limits")?,
         disabled: row.try_get::<i64, _>("disabled")? != 0,
         tokens_from: row.try_get("tokens_from")?,
         created_at: row.try_get("created_at")?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::access::{bearer, key, post, serve};
+use crate::access::{bearer, call, key, post, serve};
 use crate::harness::{Setup, ask, with};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -65,4 +65,33 @@ async fn requests_at_the_same_time_are_counted_until_they_end() {
     assert!(refused.json()["error"]["message"].as_str().unwrap().contains("at the same time"));
     assert_eq!(long.await.unwrap(), 200);
     assert_eq!(post(address, CHAT, ann, &ask("hi")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_and_a_department_have_limits_of_their_own() {
+    let server = serve(Setup::new().chat("hi", "abc")).await;
+    let address = server.address;
+    let root = bearer(&key(&server.state.auth, "root", &[steppe::auth::Scope::Admin]).await);
+    let admin = async |method: &str, path: &str, body: &serde_json::Value| {
+        let reply = call(address, method, path, root.clone(), body).await;
+        assert!(reply.status < 300, "{path}: {}", reply.text());
+        reply
+    };
+    let limited = json!({"name": "limited", "limits": {"requests_per_minute": 1}});
+    let made = admin("POST", "/admin/users/ann/keys", &limited).await.json();
+    assert_eq!(made["limits"], limited["limits"]);
+    let limited = bearer(made["key"].as_str().unwrap());
+    assert_eq!(post(address, CHAT, limited.clone(), &ask("hi")).await.status, 200);
+    let refused = post(address, CHAT, limited, &ask("hi")).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("this API key"));
+
+    admin("PATCH", "/admin/users/ann", &json!({"department": "Бухгалтерия"})).await;
+    let department = admin("GET", "/admin/departments", &json!({})).await.json()["data"][0]["id"].clone();
+    let path = format!("/admin/departments/{}", department.as_str().unwrap());
+    admin("PATCH", &path, &json!({"limits": {"requests_per_minute": 1}})).await;
+    let free = bearer(&key(&server.state.auth, "ann", &[]).await);
+    assert_eq!(post(address, CHAT, free.clone(), &ask("hi")).await.status, 200);
+    let refused = post(address, CHAT, free, &ask("hi")).await;
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("this department"));
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::List;
+use super::{LimitsBody, List};
 use crate::auth::{KeyRequest, Scope};
 use crate::server::AppState;
 use crate::server::body::{FromBody, JsonBody, fields};
@@ -29,6 +29,8 @@ pub struct KeyObject {
     pub scopes: Vec<String>,
     /// Models that it may use; none is all.
     pub models: Vec<String>,
+    /// Limits of its own.
+    pub limits: LimitsBody,
     /// When it was made, seconds since 1970.
     pub created: i64,
     /// When it ends to be good, seconds since 1970.
@@ -51,6 +53,7 @@ impl From<ApiKey> for KeyObject {
             hint: key.hint,
             scopes: key.scopes,
             models: key.models,
+            limits: LimitsBody::read(&key.limits),
             created: key.created_at / 1000,
             expires: key.expires_at.map(|moment| moment / 1000),
             revoked: key.revoked_at.map(|moment| moment / 1000),
@@ -68,6 +71,8 @@ pub struct NewKeyBody {
     pub scopes: Option<Vec<String>>,
     /// Ids of the models that it may use; absent: all.
     pub models: Option<Vec<String>>,
+    /// Limits of its own, which override the defaults of keys one by one.
+    pub limits: Option<LimitsBody>,
     /// When it ends to be good, seconds since 1970; absent: never.
     #[schema(minimum = 0)]
     pub expires: Option<u32>,
@@ -123,6 +128,7 @@ pub async fn make_key(
         name: body.name,
         scopes,
         models: body.models.unwrap_or_default(),
+        limits: body.limits.unwrap_or_default().into(),
         expires_at: body.expires.map(|seconds| i64::from(seconds) * 1000),
     };
     let made = state.auth.make_key(&user.id, request).await?;

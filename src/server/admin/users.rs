@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::List;
+use super::{LimitsBody, List};
 use crate::auth::{Account, AccountChange};
 use crate::server::AppState;
 use crate::server::body::{FromBody, JsonBody, fields};
@@ -61,11 +61,14 @@ pub struct DepartmentObject {
     pub object: &'static str,
     /// Unique.
     pub name: String,
+    /// Limits of its own.
+    pub limits: LimitsBody,
 }
 
 impl From<Department> for DepartmentObject {
     fn from(department: Department) -> Self {
-        Self { id: department.id, object: "department", name: department.name }
+        let limits = LimitsBody::read(&department.limits);
+        Self { id: department.id, object: "department", name: department.name, limits }
     }
 }
 
@@ -190,6 +193,40 @@ pub async fn change_user(
 )]
 pub async fn list_departments(State(state): State<AppState>) -> Result<Json<List<DepartmentObject>>, ApiError> {
     Ok(Json(List::of(state.auth.store().departments().await?)))
+}
+
+/// What to change of a department.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct DepartmentChangeBody {
+    /// In the place of those that it had.
+    pub limits: LimitsBody,
+}
+
+impl FromBody for DepartmentChangeBody {
+    fn from_body(text: &str) -> Result<Self, ApiError> {
+        fields(text)
+    }
+}
+
+/// Give a department limits of its own.
+#[utoipa::path(
+    patch, path = "/admin/departments/{id}", tag = "Administration",
+    params(("id" = String, Path, description = "Id of the department")),
+    request_body = DepartmentChangeBody,
+    responses(
+        (status = 204, description = "They count from now on"),
+        (status = "4XX", description = "There is no such department", body = ErrorBody),
+        (status = "5XX", description = "The database does not answer", body = ErrorBody),
+    )
+)]
+pub async fn change_department(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody<DepartmentChangeBody>,
+) -> Result<StatusCode, ApiError> {
+    let limits = serde_json::to_string(&body.limits).unwrap_or_default();
+    state.auth.store().set_department_limits(&id, &limits).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn parse_role(text: &str) -> Result<Role, ApiError> {

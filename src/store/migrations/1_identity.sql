@@ -4,6 +4,7 @@
 CREATE TABLE departments (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
+    limits TEXT NOT NULL,                 -- its own, a JSON object
     created_at BIGINT NOT NULL
 );
 
@@ -26,6 +27,7 @@ CREATE TABLE api_keys (
     hint TEXT NOT NULL,                   -- its end, to be told from others
     scopes TEXT NOT NULL,
     models TEXT NOT NULL,                 -- an empty list is every model
+    limits TEXT NOT NULL,                 -- its own, a JSON object
     created_at BIGINT NOT NULL,
     expires_at BIGINT,
     revoked_at BIGINT

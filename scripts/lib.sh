@@ -80,6 +80,12 @@ PYTHON
   rm -rf "$dir"
 }
 
+# at_exit COMMANDS: when this shell ends, before those that were given earlier.
+at_exit() {
+  exit_commands="$1; ${exit_commands:-}"
+  trap "$exit_commands" EXIT
+}
+
 # start_postgres: a PostgreSQL server of our own on a free port, in a temporary directory, for as long as the shell that
 # started it. Exports TEST_POSTGRES_URL, its URL.
 start_postgres() {
@@ -97,13 +103,25 @@ start_postgres() {
   "${as[@]}" "$bin/postgres" -D "$postgres_dir/data" -p "$port" -k "$postgres_dir" -c listen_addresses=127.0.0.1 \
     -c fsync=off >"$postgres_dir/log" 2>&1 &
   postgres=$!
-  trap 'kill -INT "$postgres" 2>/dev/null || true; wait "$postgres" 2>/dev/null || true; rm -rf "$postgres_dir"' EXIT
+  at_exit 'kill -INT "$postgres" 2>/dev/null || true; wait "$postgres" 2>/dev/null || true; rm -rf "$postgres_dir"'
   until "$bin/pg_isready" --quiet --host 127.0.0.1 --port "$port"; do
     tenths=$((tenths - 1))
     [ $tenths -gt 0 ] && kill -0 "$postgres" || { tail -n 30 "$postgres_dir/log"; return 1; }
     sleep 0.1
   done
   export TEST_POSTGRES_URL=postgres://steppe@127.0.0.1:$port/postgres
+}
+
+# start_redis: a Redis server of our own on a free port, in memory, for as long as the shell that started it. Exports
+# TEST_REDIS_URL, its URL.
+start_redis() {
+  command -v redis-server >/dev/null || apt_install redis-server
+  local port
+  port=$(free_port)
+  redis-server --bind 127.0.0.1 --port "$port" --save '' --appendonly no --daemonize no >/dev/null 2>&1 &
+  redis=$!
+  at_exit 'kill "$redis" 2>/dev/null || true'
+  export TEST_REDIS_URL=redis://127.0.0.1:$port
 }
 
 # A TCP port that is free right now.
@@ -143,7 +161,7 @@ start_server() {
   STEPPE_DATA_DIR=$server_data "$(binary)" serve --host 127.0.0.1 --port "$port" "$@" >"$server_log" 2>&1 &
   server=$!
   export SERVER_PID=$server
-  trap 'kill -KILL "$server" 2>/dev/null || true; rm -rf "$server_log" "$server_data"' EXIT
+  at_exit 'kill -KILL "$server" 2>/dev/null || true; rm -rf "$server_log" "$server_data"'
   wait_ready "$SERVER_URL/ready" "$server" 120 || { tail -n 30 "$server_log"; return 1; }
   OPENAI_API_KEY=$(cat "$server_data/first-key")
   export OPENAI_API_KEY

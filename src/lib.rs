@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod generate;
+pub mod health;
 pub mod kv_store;
 pub mod lang;
 pub mod ledger;

@@ -23,6 +23,7 @@ pub struct RawServer {
     pub allowed_hosts: Vec<String>,
     pub trusted_proxies: Vec<String>,
     pub max_connections: usize,
+    pub health_seconds: u64,
     pub tls_certificate: String,
     pub tls_key: String,
 }
@@ -40,6 +41,7 @@ impl Default for RawServer {
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             max_connections: 4096,
+            health_seconds: 30,
             tls_certificate: String::new(),
             tls_key: String::new(),
         }
@@ -67,6 +69,8 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<Network>,
     /// Connections at once; further ones wait to be accepted.
     pub max_connections: usize,
+    /// The server's parts are looked at this often.
+    pub health_interval: Duration,
     /// Speak TLS.
     pub tls: Option<TlsFiles>,
 }
@@ -102,6 +106,7 @@ impl RawServer {
             cors_origins: origins(&self.cors_origins, origin)?,
             allowed_hosts: self.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             max_connections: within("server.max_connections", self.max_connections, 1..=1 << 20, origin)?,
+            health_interval: seconds("server.health_seconds", self.health_seconds, 1..=86_400, origin)?,
             tls: self.tls_files(origin)?,
             trusted_proxies: networks(&self.trusted_proxies, origin)?,
         })

@@ -8,6 +8,7 @@ use super::answer_text::{AnswerText, Step, TokenText};
 use super::flight::{Ended, Flight, Told};
 use super::{Finish, GenerateError, Piece, Prepared, ServedModel};
 use crate::engine::{EngineError, FinishReason, Generation, TokenEvent, TokenUsage};
+use crate::resilience::Permit;
 use crate::telemetry::ModelMetrics;
 
 /// One answer on its way.
@@ -20,6 +21,8 @@ pub(super) struct Choice {
     usage: TokenUsage,
     model: Arc<ServedModel>,
     clock: Clock,
+    /// Hears whether the model works, if this answer is the one to tell.
+    permit: Option<Permit>,
 }
 
 impl Choice {
@@ -29,6 +32,7 @@ impl Choice {
         model: &Arc<ServedModel>,
         metrics: &ModelMetrics,
         arrival: Instant,
+        permit: Option<Permit>,
     ) -> Self {
         let request = prepared.request;
         Self {
@@ -46,6 +50,7 @@ impl Choice {
                 metrics: metrics.clone(),
                 ended: false,
             },
+            permit,
         }
     }
 
@@ -126,11 +131,18 @@ impl Choice {
 
     fn done(&mut self, finish: Finish) -> Piece {
         self.clock.ended(if finish == Finish::Stop { "stop" } else { "length" }, self.usage);
+        if let Some(permit) = self.permit.take() {
+            permit.succeed();
+        }
         Piece::Done { finish, usage: self.usage }
     }
 
     fn failed(&mut self, error: GenerateError) -> Piece {
         self.clock.ended("error", self.usage);
+        // Values that are no numbers are the prompt's doing as well; a failed step is not.
+        if let (GenerateError::Engine(EngineError::Step(_)), Some(permit)) = (&error, self.permit.take()) {
+            permit.fail();
+        }
         Piece::Failed(error)
     }
 }

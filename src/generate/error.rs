@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::engine::{EngineError, SubmitError};
 use crate::ledger::{Account, LedgerError};
 use crate::limits::Refusal;
+use crate::resilience::BreakerOpen;
 use crate::store::Moment;
 use crate::text::TextError;
 
@@ -69,6 +70,12 @@ pub enum GenerateError {
         /// Expected wait.
         retry_after: Duration,
     },
+    /// The model failed lately and is left alone.
+    #[error("the model failed lately and is left alone")]
+    Resting {
+        /// When asking again may help.
+        retry_after: Duration,
+    },
     /// The engine takes no requests.
     #[error("the engine takes no requests")]
     Closed,
@@ -92,6 +99,12 @@ impl From<LedgerError> for GenerateError {
                 Self::Ledger
             }
         }
+    }
+}
+
+impl From<BreakerOpen> for GenerateError {
+    fn from(open: BreakerOpen) -> Self {
+        Self::Resting { retry_after: open.retry_in }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{CacheOutcome, Caller, GenerateError};
 use crate::cache::Cache;
 use crate::ledger::{Ledger, NewHold};
 use crate::limits::{Admission, Claim, Limits, Scope, ScopeKind};
+use crate::resilience::{Breaker, Breakers};
 
 /// What stands before the engine.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Gate {
     pub ledger: Ledger,
     /// What was answered before; none where nothing is kept.
     pub cache: Option<Arc<Cache>>,
+    /// Of everything that may fail.
+    pub breakers: Breakers,
     flights: Arc<Mutex<HashMap<String, Arc<Flight>>>>,
 }
 
@@ -42,8 +45,13 @@ impl Most {
 
 impl Gate {
     /// A gate of these.
-    pub fn new(limits: Limits, ledger: Ledger, cache: Option<Arc<Cache>>) -> Self {
-        Self { limits, ledger, cache, flights: Arc::default() }
+    pub fn new(limits: Limits, ledger: Ledger, cache: Option<Arc<Cache>>, breakers: Breakers) -> Self {
+        Self { limits, ledger, cache, breakers, flights: Arc::default() }
+    }
+
+    /// The breaker of the model of this id: it opens when steps fail, whoever asks.
+    pub fn model_breaker(&self, id: &str) -> Arc<Breaker> {
+        self.breakers.breaker(&format!("model:{id}"))
     }
 
     /// Waits until everything that has ended is settled: for an orderly end.

@@ -16,6 +16,7 @@ use crate::cache::{Cache, CacheKey, Tag};
 use crate::engine::{CacheScope, Generation};
 use crate::ledger::Outcome;
 use crate::limits::{Admission, Rates};
+use crate::resilience::Permit;
 
 /// One request.
 pub(super) struct Run<'a> {
@@ -97,6 +98,7 @@ impl Run<'_> {
         let outcome = if shelf.is_some() { CacheOutcome::Miss } else { CacheOutcome::Bypass };
         let model = &self.generator.model.id;
         let mut bill = self.gate.bill(self.caller, model, self.most(), admission, outcome).await?;
+        let permit = self.gate.model_breaker(model).admit()?;
         // Nothing waits while the flights are locked: of those who ask the same, one runs and the others join.
         let mut flights = self.gate.flights();
         let name = shelf.as_ref().map(|shelf| shelf.key.name().to_owned());
@@ -125,7 +127,7 @@ impl Run<'_> {
             terms.expected_wait = terms.expected_wait.max(generation.expected_wait);
         }
         let keep = shelf.map(|shelf| (shelf, self.gate.clone()));
-        self.follow(generations, &flight, keep);
+        self.follow(generations, &flight, keep, permit);
         Ok(Answers::live(terms, receiver, place, deadline))
     }
 
@@ -147,12 +149,20 @@ impl Run<'_> {
         Ok(generations)
     }
 
-    fn follow(self, generations: Vec<(Generation, Prepared)>, flight: &Arc<Flight>, keep: Option<(Shelf, Gate)>) {
+    fn follow(
+        self,
+        generations: Vec<(Generation, Prepared)>,
+        flight: &Arc<Flight>,
+        keep: Option<(Shelf, Gate)>,
+        permit: Permit,
+    ) {
         let Generator { model, metrics, .. } = self.generator;
         let answers = generations.len();
         let keep = keep.map(Arc::new);
+        // The first answer tells how the model is.
+        let mut permit = Some(permit);
         for (index, (generation, prepared)) in generations.into_iter().enumerate() {
-            let choice = Choice::new(generation, prepared, model, metrics, self.arrival);
+            let choice = Choice::new(generation, prepared, model, metrics, self.arrival, permit.take());
             let (flight, keep) = (Arc::clone(flight), keep.clone());
             tokio::spawn(async move {
                 let told = choice.run(index, Arc::clone(&flight)).await;

@@ -172,6 +172,11 @@ impl Ledger {
         &self.inner.settings.currency
     }
 
+    /// Whether the last write was written, where the process has the database to itself; true where replicas share it.
+    pub fn writes(&self) -> bool {
+        self.inner.local.as_ref().is_none_or(|local| !local.is_sick())
+    }
+
     /// Waits until everything is settled and voided that was to be. Holds that are open stay so.
     pub async fn close(&self) {
         self.inner.close().await;

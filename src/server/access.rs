@@ -51,6 +51,8 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Exists(name) => Problem::Exists(name).into(),
             StoreError::NotFound(name) => Problem::NoObject(name).into(),
+            // Its breaker has said so.
+            StoreError::Resting(_) => Problem::Store.into(),
             error => {
                 tracing::error!("{error}");
                 Problem::Store.into()

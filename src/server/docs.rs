@@ -7,7 +7,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::admin::{cache, keys, money, users};
 use super::openai::{chat, completions, models};
-use super::{AppState, ask, billing, health, requests, token, tokens};
+use super::{AppState, ask, billing, checks, health, requests, token, tokens};
 
 /// The document of every endpoint.
 #[derive(Debug, OpenApi)]
@@ -27,6 +27,10 @@ use super::{AppState, ask, billing, health, requests, token, tokens};
         health::health,
         health::ready,
         health::metrics,
+        checks::detailed,
+        checks::circuit_breakers,
+        checks::system,
+        checks::history,
         token::token,
         token::refresh,
         token::revoke,

@@ -5,6 +5,7 @@ mod admin;
 mod ask;
 mod billing;
 mod body;
+mod checks;
 mod client;
 mod docs;
 mod envelope;

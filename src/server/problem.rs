@@ -98,6 +98,8 @@ pub enum Problem {
     },
     /// The queue is full.
     Overloaded(Duration),
+    /// The model failed lately and is left alone.
+    ModelResting(Duration),
     /// Weights are not loaded yet.
     Loading,
     /// The server is stopping.
@@ -163,7 +165,9 @@ impl Problem {
             Self::Exists(_) => StatusCode::CONFLICT,
             Self::RateLimited(_) | Self::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Overloaded(_) | Self::Loading | Self::Stopping | Self::Store => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded(_) | Self::ModelResting(_) | Self::Loading | Self::Stopping | Self::Store => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -203,6 +207,7 @@ impl Problem {
             Self::RateLimited(_) => "rate_limit_exceeded",
             Self::Quota { .. } => "insufficient_quota",
             Self::Overloaded(_) | Self::Stopping => "server_is_overloaded",
+            Self::ModelResting(_) => "model_unavailable",
             Self::Loading => "model_loading",
             Self::Engine(_) => "engine_error",
             Self::Internal => return None,
@@ -213,7 +218,7 @@ impl Problem {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(refusal) => refusal.retry_after,
-            Self::Overloaded(wait) => Some((*wait).max(Duration::from_millis(100))),
+            Self::Overloaded(wait) | Self::ModelResting(wait) => Some((*wait).max(Duration::from_millis(100))),
             Self::Loading | Self::Stopping | Self::Store => Some(Duration::from_secs(5)),
             _ => None,
         }

@@ -13,7 +13,7 @@ use super::access::guarded;
 use super::error::ApiError;
 use super::openai::{chat, completions, models};
 use super::problem::Problem;
-use super::{AppState, admin, ask, billing, docs, envelope, health, requests, token, tokens};
+use super::{AppState, admin, ask, billing, checks, docs, envelope, health, requests, token, tokens};
 use crate::auth::Scope;
 
 /// Headers that pages of other origins may read.
@@ -39,7 +39,12 @@ pub fn router(state: AppState) -> Router {
         .route("/billing/estimate", post(billing::estimate))
         .route("/billing/usage", get(billing::usage))
         .route("/v1/requests/{id}", get(requests::get_request));
-    let metrics = Router::new().route("/metrics", get(health::metrics));
+    let metrics = Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/health/detailed", get(checks::detailed))
+        .route("/health/circuit-breakers", get(checks::circuit_breakers))
+        .route("/health/system", get(checks::system))
+        .route("/health/history", get(checks::history));
     let open = Router::new()
         .route("/token", post(token::token))
         .route("/token/refresh", post(token::refresh))

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::stall::Stalling;
-use super::{AppState, Tls, router};
+use super::{AppState, Tls, checks, router};
 
 /// Serves until `shutdown` is done and the last answer is sent.
 pub async fn serve(
@@ -34,9 +34,10 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(patience);
     let places = Arc::new(Semaphore::new(state.config.max_connections));
-    let app = TowerToHyperService::new(router(state));
+    let app = TowerToHyperService::new(router(state.clone()));
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
+    let watching = tokio::spawn(checks::watch(state.clone()));
     let renewal = tls.clone().map(|tls| tokio::spawn(tls.renew()));
     loop {
         let place = Arc::clone(&places).acquire_owned();
@@ -64,6 +65,7 @@ pub async fn serve(
     if let Some(renewal) = renewal {
         renewal.abort();
     }
+    watching.abort();
 }
 
 /// One connection.

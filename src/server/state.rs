@@ -9,6 +9,8 @@ use super::problem::{Problem, Reason};
 use crate::auth::Authenticator;
 use crate::config::{Config, ServerConfig, Tenant};
 use crate::generate::{Gate, Generator};
+use crate::health::{Health, Why};
+use crate::resilience::BreakerState;
 use crate::telemetry::{EngineGauges, Metrics};
 
 /// Where the server is in its life.
@@ -33,6 +35,8 @@ pub struct AppState {
     pub gate: Gate,
     /// Who shares cached prompts and answers.
     pub tenant: Tenant,
+    /// How its parts are.
+    pub health: Health,
     /// All metrics.
     pub metrics: Metrics,
     max_choices: usize,
@@ -42,11 +46,12 @@ pub struct AppState {
 
 impl AppState {
     /// A server whose model is not loaded.
-    pub fn new(config: &Config, auth: Authenticator, gate: Gate, metrics: Metrics) -> Self {
+    pub fn new(config: &Config, auth: Authenticator, gate: Gate, health: Health, metrics: Metrics) -> Self {
         Self {
             config: Arc::new(config.server.clone()),
             auth,
             gate,
+            health,
             tenant: config.cache.tenant,
             metrics,
             max_choices: config.generation.max_choices,
@@ -57,6 +62,8 @@ impl AppState {
 
     /// The model is loaded and has produced a token: requests are answered from now on. Only the first call counts.
     pub fn start(&self, generator: Generator) {
+        // It is in the list of breakers from now on.
+        self.gate.model_breaker(&generator.model().id);
         if self.generator.set(generator).is_ok() {
             self.phase.send_if_modified(|phase| {
                 let loading = *phase == Phase::Loading;
@@ -114,6 +121,22 @@ impl AppState {
             return Err(ApiError::invalid(param, Reason::TooMany(self.max_choices)));
         }
         Ok(())
+    }
+
+    /// How the model is.
+    pub fn model_condition(&self) -> Why {
+        match (*self.phase.borrow(), self.generator.get()) {
+            (Phase::Stopping, _) => Why::Stops,
+            (Phase::Ready, Some(generator)) => {
+                let breaker = self.gate.model_breaker(&generator.model().id).report();
+                let stats = generator.engine().stats();
+                match breaker.state {
+                    BreakerState::Open => Why::LeftAlone,
+                    _ => Why::Serves { running: stats.running, waiting: stats.waiting },
+                }
+            }
+            _ => Why::Loads,
+        }
     }
 
     /// Brings the engine's own figures into the metrics.

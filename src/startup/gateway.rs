@@ -14,6 +14,7 @@ use crate::auth::Authenticator;
 use crate::cache::Cache;
 use crate::config::{Config, StoreConfig};
 use crate::generate::Gate;
+use crate::health::Health;
 use crate::kv_store::KvStore;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
@@ -30,16 +31,17 @@ const KEY_FILE: &str = "first-key";
 /// # Errors
 /// When a part cannot be opened.
 pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState> {
-    let auth = open_auth(config).await?;
     let breakers = Breakers::new(config.breakers.clone());
+    let auth = open_auth_with(config, &breakers).await?;
     let shared = match &config.redis {
         Some(redis) => KvStore::redis(redis, breakers.breaker("redis")).context("redis")?,
         None => KvStore::memory(config.cache.memory),
     };
     let limits = Limits::new(config.limits.clone(), &shared).context("limits.storage")?;
     let ledger = Ledger::open(auth.store().clone(), config.billing.clone()).await?;
+    let health = Health::new(auth.store().clone(), shared.clone(), ledger.clone(), config.data.clone());
     let cache = if config.cache.enabled { Some(open_cache(config, auth.store(), shared).await?) } else { None };
-    Ok(AppState::new(config, auth, Gate::new(limits, ledger, cache), metrics))
+    Ok(AppState::new(config, auth, Gate::new(limits, ledger, cache, breakers), health, metrics))
 }
 
 async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::Result<Arc<Cache>> {
@@ -61,7 +63,11 @@ async fn open_store(config: &StoreConfig) -> anyhow::Result<Store> {
 /// # Errors
 /// When the database cannot be opened.
 pub async fn open_auth(config: &Config) -> anyhow::Result<Authenticator> {
-    let store = open_store(&config.store).await?;
+    open_auth_with(config, &Breakers::new(config.breakers.clone())).await
+}
+
+async fn open_auth_with(config: &Config, breakers: &Breakers) -> anyhow::Result<Authenticator> {
+    let store = open_store(&config.store).await?.guarded(breakers.breaker("database"), config.retry.clone());
     Ok(Authenticator::open(store, &config.auth).await?)
 }
 

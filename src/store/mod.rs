@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod departments;
+mod guard;
 pub mod ledger;
 mod migrations;
 mod refresh_tokens;
@@ -25,7 +26,10 @@ pub use refresh_tokens::{RefreshToken, Rotation};
 pub use secrets::{Purpose, Secret};
 pub use sqlx::AnyConnection as Connection;
 pub use users::{NewUser, Role, User};
-use writer::Writer;
+
+use self::guard::Guard;
+use self::writer::Writer;
+use crate::resilience::{Breaker, BreakerOpen, Retry};
 
 /// Milliseconds since 1970.
 pub type Moment = i64;
@@ -56,6 +60,9 @@ pub enum StoreError {
     /// The transaction that this operation was part of was undone, or the database was not reached.
     #[error("the database failed: {0}")]
     NotWritten(Arc<sqlx::Error>),
+    /// The database failed lately and was not asked.
+    #[error(transparent)]
+    Resting(#[from] BreakerOpen),
     /// The file of the database could not be made.
     #[error("the database file {path} could not be made: {source}")]
     File {
@@ -80,13 +87,10 @@ impl StoreError {
         let error = match self {
             Self::Database(error) => error,
             Self::NotWritten(error) => error,
+            Self::Resting(_) => return true,
             _ => return false,
         };
-        match error {
-            sqlx::Error::Database(error) => matches!(error.kind(), sqlx::error::ErrorKind::Other),
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-            _ => false,
-        }
+        guard::is_away(error)
     }
 }
 
@@ -95,6 +99,7 @@ impl StoreError {
 pub struct Store {
     pool: AnyPool,
     writer: Writer,
+    guard: Guard,
     file: Option<PathBuf>,
 }
 
@@ -137,16 +142,29 @@ impl Store {
             .test_before_acquire(!sqlite)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    if sqlite {
-                        connection.execute(SQLITE_SETTINGS).await?;
-                    }
+                    connection.execute(if sqlite { SQLITE_SETTINGS } else { POSTGRES_SETTINGS }).await?;
                     Ok(())
                 })
             })
             .connect_with(options)
             .await?;
         let writer = Writer::start(pool.clone(), if sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" });
-        Ok(Self { pool, writer, file: None })
+        Ok(Self { pool, writer, guard: Guard::new(sqlite), file: None })
+    }
+
+    /// The same, with this breaker before what requests wait for, and attempts of reads as often as this says.
+    #[must_use]
+    pub fn guarded(self, breaker: Arc<Breaker>, retry: Retry) -> Self {
+        Self { guard: self.guard.with(breaker, retry), ..self }
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<()> {
+        self.guard.read(|| sqlx::query("SELECT 1").execute(&self.pool)).await?;
+        Ok(())
     }
 
     /// The file of SQLite; none where the database is a server's, which replicas may share.
@@ -170,7 +188,7 @@ impl Store {
         &self,
         work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, std::result::Result<T, E>>,
     ) -> std::result::Result<T, E> {
-        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        let mut transaction = self.guard.once(self.pool.begin()).await?;
         let done = work(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         Ok(done)
@@ -185,6 +203,8 @@ impl Store {
 /// Readers do not wait for the writer, and a commit is on the disk when it returns.
 const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                                PRAGMA busy_timeout = 5000;";
+/// No statement and no forgotten transaction keeps a connection for good.
+const POSTGRES_SETTINGS: &str = "SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '60s';";
 
 fn private_file(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;

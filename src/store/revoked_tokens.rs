@@ -12,9 +12,9 @@ impl Store {
 
     /// Whether a token was revoked.
     pub async fn is_revoked(&self, jti: &str) -> Result<bool> {
-        let row =
-            sqlx::query("SELECT 1 FROM revoked_tokens WHERE jti = $1").bind(jti).fetch_optional(&self.pool).await?;
-        Ok(row.is_some())
+        let statement = "SELECT 1 FROM revoked_tokens WHERE jti = $1";
+        let found = self.guard.read(|| sqlx::query(statement).bind(jti).fetch_optional(&self.pool));
+        Ok(found.await?.is_some())
     }
 
     /// Forgets access and refresh tokens that have ended by themselves.

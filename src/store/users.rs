@@ -121,8 +121,9 @@ impl Store {
     }
 
     async fn user_where(&self, condition: &'static str, value: &str) -> Result<Option<User>> {
-        let statement = sqlx::AssertSqlSafe(format!("{SELECT} WHERE users.{condition}"));
-        sqlx::query(statement).bind(value).fetch_optional(&self.pool).await?.as_ref().map(user).transpose()
+        let statement = || sqlx::AssertSqlSafe(format!("{SELECT} WHERE users.{condition}"));
+        let found = self.guard.read(|| sqlx::query(statement()).bind(value).fetch_optional(&self.pool));
+        found.await?.as_ref().map(user).transpose()
     }
 
     /// All users by name.

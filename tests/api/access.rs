@@ -76,6 +76,7 @@ fn scope_of(path: &str) -> Option<Scope> {
     match path {
         "/health" | "/ready" | "/token" | "/token/refresh" | "/token/revoke" => None,
         "/metrics" => Some(Scope::Metrics),
+        path if path.starts_with("/health/") => Some(Scope::Metrics),
         "/v1/requests/{id}" => Some(Scope::Read),
         path if path.starts_with("/billing/") => Some(Scope::Read),
         path if path.starts_with("/admin/") => Some(Scope::Admin),

@@ -11,6 +11,7 @@ mod connections;
 mod crash;
 mod fuzz;
 mod harness;
+mod health;
 mod http;
 mod lifecycle;
 mod limits;
@@ -21,3 +22,7 @@ mod poison;
 mod real;
 mod refusals;
 mod tls;
+
+#[path = "../../src/kv_store/testing.rs"]
+#[expect(dead_code, reason = "the unit tests use the rest")]
+mod testing;

@@ -158,6 +158,7 @@ pub fn refusal(error: GenerateError, input: &str) -> ApiError {
         GenerateError::Template(detail) => ApiError::about(input, Problem::Template(detail)),
         GenerateError::Text(detail) => ApiError::about(input, Problem::Malformed(detail)),
         GenerateError::QueueFull { retry_after } => Problem::Overloaded(retry_after).into(),
+        GenerateError::Resting { retry_after } => Problem::ModelResting(retry_after).into(),
         GenerateError::Limited(refusal) => Problem::RateLimited(refusal).into(),
         GenerateError::Short { account, resets_at } => Problem::Quota { account, resets_at }.into(),
         GenerateError::Ledger => Problem::Store.into(),

@@ -159,7 +159,7 @@ impl NewEntry<'_> {
 impl Store {
     /// The account of this id.
     pub async fn account(&self, id: &str) -> Result<Option<AccountRow>> {
-        account(&mut *self.pool.acquire().await?, id).await
+        account(&mut *self.guard.read(|| self.pool.acquire()).await?, id).await
     }
 
     /// Accounts that can be used at this moment or later.

@@ -36,10 +36,12 @@ async fn guard(
 
 async fn identify(auth: &Authenticator, headers: &HeaderMap) -> Result<Identity, AuthError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_owned();
-    if let Some(key) = headers.get(INTERNAL) {
-        return auth.internal(&text(key));
+    // A client library may send a bearer of its own beside the key of a service: the key counts first, if it is right.
+    let internal = headers.get(INTERNAL).map(|key| auth.internal(&text(key)));
+    if let Some(Ok(identity)) = internal {
+        return Ok(identity);
     }
-    let Some(header) = headers.get(AUTHORIZATION).map(text) else { return auth.nobody() };
+    let Some(header) = headers.get(AUTHORIZATION).map(text) else { return internal.unwrap_or_else(|| auth.nobody()) };
     match header.split_once(' ') {
         Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => auth.bearer(credential.trim()).await,
         _ => Err(AuthError::Invalid),

@@ -69,6 +69,7 @@ fn english(problem: &Problem, field: &str) -> String {
         Problem::ModelNotAllowed(model) => format!("This API key may not be used with the model `{model}`."),
         Problem::NoObject(name) => format!("There is no {name}."),
         Problem::Exists(name) => format!("`{name}` exists already."),
+        Problem::OwnAccount => "Nobody may shut themselves out; another administrator can.".into(),
         Problem::Store => "The server's database does not answer. Try again in a few seconds.".into(),
         Problem::Host(host) => format!("This server is not to be addressed as `{host}`; its administrator says how."),
         Problem::NoModel(model) => {
@@ -144,6 +145,7 @@ fn russian(problem: &Problem, field: &str) -> String {
         Problem::ModelNotAllowed(model) => format!("Этот ключ API не годится для модели `{model}`."),
         Problem::NoObject(name) => format!("Такого нет: {name}."),
         Problem::Exists(name) => format!("`{name}` уже есть."),
+        Problem::OwnAccount => "Самого себя отключить нельзя; это может другой администратор.".into(),
         Problem::Store => "База данных сервера не отвечает. Повторите через несколько секунд.".into(),
         Problem::Host(host) => format!("К этому серверу нельзя обращаться как `{host}`; как — знает администратор."),
         Problem::NoModel(model) => format!("Модели `{model}` здесь нет; список — GET /v1/models."),

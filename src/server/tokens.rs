@@ -25,17 +25,17 @@ pub struct TokenizeBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Tokens {
     /// Token ids, or with `with_pieces` ids and texts.
-    pub tokens: TokenForms,
+    pub tokens: Vec<TokenForm>,
 }
 
-/// Token ids alone or with their texts.
+/// A token id alone or with its text.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum TokenForms {
-    /// Ids.
-    Ids(Vec<u32>),
-    /// Ids and texts.
-    Pieces(Vec<TokenPiece>),
+pub enum TokenForm {
+    /// The id.
+    Id(u32),
+    /// The id and the text.
+    Piece(TokenPiece),
 }
 
 /// A token and its text.
@@ -103,14 +103,14 @@ pub async fn tokenize(
             |error: crate::generate::TextError| ApiError::about("content", Problem::Malformed(error.to_string()));
         let ids = tokenizer.encode(&body.content, body.add_special.unwrap_or(false)).map_err(malformed)?;
         if !body.with_pieces.unwrap_or(false) {
-            return Ok(Json(Tokens { tokens: TokenForms::Ids(ids) }));
+            return Ok(Json(Tokens { tokens: ids.into_iter().map(TokenForm::Id).collect() }));
         }
         let piece = |id| {
             let bytes = tokenizer.token_bytes(id).to_vec();
             let piece = String::from_utf8(bytes).map_or_else(|e| PieceForm::Bytes(e.into_bytes()), PieceForm::Text);
-            TokenPiece { id, piece }
+            TokenForm::Piece(TokenPiece { id, piece })
         };
-        Ok(Json(Tokens { tokens: TokenForms::Pieces(ids.into_iter().map(piece).collect()) }))
+        Ok(Json(Tokens { tokens: ids.into_iter().map(piece).collect() }))
     };
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Problem::Internal.into()))
 }

@@ -247,6 +247,8 @@ async fn administrators_add_users_and_keys_and_take_them_back() {
         let reply = admin("POST", "/admin/users".into(), body).await;
         assert_eq!((reply.status, reply.json()["error"]["param"].as_str()), (400, Some(param)));
     }
+    let own = admin("PATCH", "/admin/users/root".into(), json!({"disabled": true})).await;
+    assert_eq!((own.status, own.json()["error"]["code"].as_str()), (409, Some("own_account")));
     let departments = admin("GET", "/admin/departments".into(), json!({})).await.json();
     assert_eq!(departments["data"][0]["id"], user["department_id"]);
 

@@ -10,8 +10,9 @@ use super::{LimitsBody, List};
 use crate::auth::{Account, AccountChange};
 use crate::server::AppState;
 use crate::server::body::{FromBody, JsonBody, fields};
+use crate::server::client::Client;
 use crate::server::error::{ApiError, ErrorBody};
-use crate::server::problem::Reason;
+use crate::server::problem::{Problem, Reason};
 use crate::store::{Department, Role, User};
 
 /// A user.
@@ -172,12 +173,16 @@ pub async fn get_user(State(state): State<AppState>, Path(id): Path<String>) -> 
 )]
 pub async fn change_user(
     State(state): State<AppState>,
+    client: Client,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<UserChangeBody>,
 ) -> Result<Json<UserObject>, ApiError> {
     let UserChangeBody { password, role, department, disabled } = body;
     let role = role.as_deref().map(parse_role).transpose()?;
     let user = state.auth.find_user(&id).await?;
+    if user.id == client.identity.user_id && (disabled == Some(true) || role == Some(Role::User)) {
+        return Err(Problem::OwnAccount.into());
+    }
     let change = AccountChange { password, role, department, disabled };
     Ok(Json(state.auth.change_user(&user.id, change).await?.into()))
 }

@@ -53,6 +53,10 @@ where
 {
     let started = Instant::now();
     telemetry::init(&config.telemetry)?;
+    // A stream is a file to the system, whose usual limit is a thousand.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
     let machine = Machine::detect();
     // The compute threads take every core; these only move bytes.
     let workers = (machine.cores / 4).clamp(1, 4);

@@ -12,7 +12,7 @@ use crate::harness::{MODEL, Setup, TestServer, ask, with};
 use crate::http::{Reply, get, send};
 
 pub const INTERNAL: &str = "an internal key of more than 32 bytes";
-const PASSWORD: &str = "correct horse";
+pub const PASSWORD: &str = "correct horse";
 
 pub fn required() -> AuthConfig {
     AuthConfig {
@@ -46,7 +46,7 @@ pub async fn key(auth: &Authenticator, user: &str, scopes: &[Scope]) -> String {
     auth.make_key(&user.id, request).await.unwrap().secret
 }
 
-async fn login(address: SocketAddr, user: &str) -> Json {
+pub async fn login(address: SocketAddr, user: &str) -> Json {
     let body = json!({"username": user, "password": PASSWORD});
     let reply = post(address, "/token", None, &body).await;
     assert_eq!(reply.status, 200, "{}", reply.text());

@@ -20,9 +20,6 @@ mod money;
 mod operation;
 mod poison;
 mod real;
-#[expect(dead_code, reason = "shared with the tests of the key-value store")]
-#[path = "../../src/kv_store/testing.rs"]
-mod redis;
 mod refusals;
 mod replicas;
 mod streams;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::access::{Header, bearer, call, key, login, post, required};
 use crate::harness::{Setup, TestServer, ask, with};
-use crate::redis::RedisServer;
+use crate::testing::RedisServer;
 
 const CHAT: &str = "/v1/chat/completions";
 const ALLOWED: usize = 40;

@@ -84,7 +84,7 @@ struct Inner {
 }
 
 /// What every API key begins with; other bearers are access tokens.
-const KEY_PREFIX: &str = "sk-";
+pub const KEY_PREFIX: &str = "sk-";
 
 impl Authenticator {
     /// Reads the secrets, which are made when there are none.

@@ -14,7 +14,7 @@ use super::{ConfigError, RawConfig};
 const DEFAULT_FILE: &str = "config.toml";
 const PREFIX: &str = "STEPPE_";
 /// Variables that administrators know, without the usual prefix and section.
-const PLAIN: [(&str, &str); 28] = [
+const PLAIN: [(&str, &str); 29] = [
     ("ALLOWED_HOSTS", "server.allowed_hosts"),
     ("BILLING_CURRENCY", "billing.currency"),
     ("BILLING_DEFAULT_BALANCE", "billing.default_balance"),
@@ -32,6 +32,7 @@ const PLAIN: [(&str, &str); 28] = [
     ("JWT_SECRET_KEY", "auth.jwt_secret"),
     ("LOG_LEVEL", "telemetry.log_level"),
     ("PORT", "server.port"),
+    ("PROMETHEUS_ENABLED", "telemetry.prometheus"),
     ("RATE_LIMIT_REQUESTS_PER_HOUR", "limits.requests_per_hour"),
     ("RATE_LIMIT_REQUESTS_PER_MINUTE", "limits.requests_per_minute"),
     ("RATE_LIMIT_STORAGE", "limits.storage"),

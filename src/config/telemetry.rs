@@ -16,11 +16,18 @@ pub struct RawTelemetry {
     pub log_format: String,
     pub log_file: String,
     pub debug: bool,
+    pub prometheus: bool,
 }
 
 impl Default for RawTelemetry {
     fn default() -> Self {
-        Self { log_level: "info".into(), log_format: "text".into(), log_file: String::new(), debug: false }
+        Self {
+            log_level: "info".into(),
+            log_format: "text".into(),
+            log_file: String::new(),
+            debug: false,
+            prometheus: true,
+        }
     }
 }
 
@@ -33,6 +40,8 @@ pub struct TelemetryConfig {
     pub json: bool,
     /// Logs go here instead of to standard error.
     pub log_file: Option<PathBuf>,
+    /// `/metrics` is there.
+    pub prometheus: bool,
 }
 
 impl RawTelemetry {
@@ -52,6 +61,6 @@ impl RawTelemetry {
         let log_file =
             Some(self.log_file).filter(|file| !file.is_empty()).map(|file| PathBuf::from(&data.dir).join(file));
         let log_level = if self.debug { "debug".into() } else { self.log_level };
-        Ok(TelemetryConfig { log_level, json, log_file })
+        Ok(TelemetryConfig { log_level, json, log_file, prometheus: self.prometheus })
     }
 }

@@ -9,6 +9,7 @@ use super::CacheOutcome;
 use crate::engine::TokenUsage;
 use crate::ledger::{Hold, Outcome, Usage};
 use crate::limits::Admission;
+use crate::telemetry::Metrics;
 
 /// What is settled when a request ends.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) struct Bill {
     pub hold: Hold,
     pub admission: Admission,
     pub cache: CacheOutcome,
+    pub metrics: Metrics,
 }
 
 /// What a run has come to.
@@ -38,8 +40,7 @@ impl Bill {
             completion_tokens: account.usage.completion_tokens as u64,
             from_cache: false,
         };
-        self.admission.finish(usage.prompt_tokens + usage.completion_tokens);
-        Self::close(self.hold, usage, outcome, self.cache, account).await;
+        self.close(usage.prompt_tokens + usage.completion_tokens, usage, outcome, account).await;
     }
 
     /// For one who has got what another has paid for, or what was there.
@@ -50,11 +51,13 @@ impl Bill {
             completion_tokens: account.usage.completion_tokens as u64,
             from_cache: true,
         };
-        self.admission.finish(0);
-        Self::close(self.hold, usage, outcome, self.cache, account).await;
+        self.close(0, usage, outcome, account).await;
     }
 
-    async fn close(hold: Hold, usage: Usage, outcome: Outcome, cache: CacheOutcome, account: Account) {
+    async fn close(self, limited_tokens: u64, usage: Usage, outcome: Outcome, account: Account) {
+        let Self { hold, admission, cache, metrics } = self;
+        admission.finish(limited_tokens);
+        metrics.cache_request(cache.as_str());
         let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
         let details = json!({
             "cache": cache.as_str(),
@@ -62,8 +65,12 @@ impl Bill {
             "first_token_ms": milliseconds(account.first_token),
         });
         let request_id = hold.request_id().to_owned();
-        if let Err(error) = hold.settle(usage, outcome, details.to_string()).await {
-            tracing::error!(request_id, %error, "a request is not settled yet");
+        match hold.settle(usage, outcome, details.to_string()).await {
+            Ok(cost) => metrics.settlement(outcome.as_str(), cost),
+            Err(error) => {
+                metrics.settlement("unsettled", 0);
+                tracing::error!(request_id, %error, "a request is not settled yet");
+            }
         }
     }
 }

@@ -9,9 +9,10 @@ use super::flight::Flight;
 use super::prepare::Prepared;
 use super::{CacheOutcome, Caller, GenerateError};
 use crate::cache::Cache;
-use crate::ledger::{Ledger, NewHold};
-use crate::limits::{Admission, Claim, Limits, Scope, ScopeKind};
+use crate::ledger::{Ledger, LedgerError, NewHold};
+use crate::limits::{Admission, Claim, Limits, Reason, Refusal, Scope, ScopeKind};
 use crate::resilience::{Breaker, Breakers};
+use crate::telemetry::Metrics;
 
 /// What stands before the engine.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Gate {
     pub cache: Option<Arc<Cache>>,
     /// Of everything that may fail.
     pub breakers: Breakers,
+    /// Counts what happens here.
+    pub metrics: Metrics,
     flights: Arc<Mutex<HashMap<String, Arc<Flight>>>>,
 }
 
@@ -45,8 +48,14 @@ impl Most {
 
 impl Gate {
     /// A gate of these.
-    pub fn new(limits: Limits, ledger: Ledger, cache: Option<Arc<Cache>>, breakers: Breakers) -> Self {
-        Self { limits, ledger, cache, breakers, flights: Arc::default() }
+    pub fn new(
+        limits: Limits,
+        ledger: Ledger,
+        cache: Option<Arc<Cache>>,
+        breakers: Breakers,
+        metrics: Metrics,
+    ) -> Self {
+        Self { limits, ledger, cache, breakers, metrics, flights: Arc::default() }
     }
 
     /// The breaker of the model of this id: it opens when steps fail, whoever asks.
@@ -80,7 +89,13 @@ impl Gate {
             scopes.push(own(ScopeKind::Address, address));
         }
         let claim = Claim { scopes: &scopes, tokens: most.prompt + most.completion };
-        self.limits.admit(&claim).await.map_err(|refusal| GenerateError::Limited(Box::new(refusal)))
+        let admitted = self.limits.admit(&claim).await;
+        match &admitted {
+            Ok(_) => scopes.iter().for_each(|scope| self.metrics.rate_limit(scope.kind.as_str(), "allowed")),
+            Err(Refusal { reason: Reason::Limit(kind, _), .. }) => self.metrics.rate_limit(kind.as_str(), "refused"),
+            Err(_) => self.metrics.rate_limit(ScopeKind::Global.as_str(), "unavailable"),
+        }
+        admitted.map_err(|refusal| GenerateError::Limited(Box::new(refusal)))
     }
 
     /// Holds what a request may cost at most.
@@ -101,6 +116,12 @@ impl Gate {
             max_prompt_tokens: most.prompt,
             max_completion_tokens: most.completion,
         });
-        Ok(Bill { hold: hold.await?, admission, cache })
+        let hold = hold.await;
+        self.metrics.hold(match &hold {
+            Ok(_) => "held",
+            Err(LedgerError::Short { .. }) => "short",
+            Err(_) => "failed",
+        });
+        Ok(Bill { hold: hold?, admission, cache, metrics: self.metrics.clone() })
     }
 }

@@ -37,9 +37,12 @@ impl std::fmt::Display for Account {
     }
 }
 
+/// What the ids of purses begin with.
+pub(super) const PURSE: &str = "user:";
+
 /// The id of a user's purse.
 pub(super) fn purse_id(user_id: &str) -> String {
-    format!("user:{user_id}")
+    format!("{PURSE}{user_id}")
 }
 
 /// The account of a budget in the period that a moment lies in, and that period's end. Days begin `offset` milliseconds

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::account::{budget_account, date, purse_id};
+use super::account::{PURSE, budget_account, date, purse_id};
 use super::hold::{PATIENCE, Part};
 use super::local::Taken;
 use super::{Account, Budget, Entry, GroupBy, Inner, Ledger, LedgerError, NewHold, Subject, UsageRow, new_id};
@@ -77,6 +77,16 @@ impl Ledger {
         self.inner.ensure(&Part::purse(user_id, 0)).await?;
         let row = self.inner.account(&purse_id(user_id)).await?;
         Ok(row.map_or(Balance { balance: 0, held: 0 }, |row| Balance { balance: row.balance, held: row.held }))
+    }
+
+    /// What users have, of so many of them at most.
+    pub async fn balances(&self, most: usize) -> Result<Vec<(String, i64)>, LedgerError> {
+        let rows = match &self.inner.local {
+            Some(local) => local.purses(most),
+            None => self.inner.store.purses(most).await?,
+        };
+        let user = |(id, balance): (String, i64)| Some((id.strip_prefix(PURSE)?.to_owned(), balance));
+        Ok(rows.into_iter().filter_map(user).collect())
     }
 
     /// A user's transactions, newest first.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::LedgerError;
+use super::account::PURSE;
 use crate::store::ledger::AccountRow;
 use crate::store::{Moment, Store};
 
@@ -117,6 +118,18 @@ impl Local {
     /// The account of this id, if it is here.
     pub(super) fn account(&self, id: &str) -> Option<AccountRow> {
         self.accounts().get(id).cloned()
+    }
+
+    /// Ids and balances of so many purses at most.
+    pub(super) fn purses(&self, most: usize) -> Vec<(String, i64)> {
+        let accounts = self.accounts();
+        let purses = accounts.values().filter(|account| account.id.starts_with(PURSE));
+        let mut purses: Vec<_> = purses.map(|account| (account.id.clone(), account.balance)).collect();
+        drop(accounts);
+        // The same ones every time.
+        purses.sort_unstable();
+        purses.truncate(most);
+        purses
     }
 
     /// What differs from these rows, which are all that the database has at the moment of the call.

@@ -11,7 +11,7 @@ use axum::{Router, http::HeaderValue};
 use super::AppState;
 use super::error::ApiError;
 use super::problem::{Problem, Reason};
-use crate::auth::{AuthError, Authenticator, Identity, Scope};
+use crate::auth::{AuthError, Authenticator, Identity, KEY_PREFIX, Scope};
 use crate::store::StoreError;
 
 const INTERNAL: &str = "x-internal-auth";
@@ -26,7 +26,18 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let identity = identify(&state.auth, request.headers()).await?;
+    let kind = kind(request.headers());
+    let identified = identify(&state.auth, request.headers()).await;
+    state.metrics.credential(
+        kind,
+        match &identified {
+            Ok(identity) if identity.may(scope) => "accepted",
+            Ok(_) => "forbidden",
+            Err(AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_)) => "error",
+            Err(_) => "refused",
+        },
+    );
+    let identity = identified?;
     if !identity.may(scope) {
         return Err(Problem::NotAllowed(scope).into());
     }
@@ -45,6 +56,21 @@ async fn identify(auth: &Authenticator, headers: &HeaderMap) -> Result<Identity,
     match header.split_once(' ') {
         Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => auth.bearer(credential.trim()).await,
         _ => Err(AuthError::Invalid),
+    }
+}
+
+/// What kind of credential a request comes with, good or not.
+fn kind(headers: &HeaderMap) -> &'static str {
+    let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    match header {
+        _ if headers.contains_key(INTERNAL) => "internal",
+        None => "none",
+        Some(value) => match value.split_at_checked("bearer ".len()) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+                if token.trim_ascii_start().starts_with(KEY_PREFIX.as_bytes()) { "key" } else { "token" }
+            }
+            _ => "other",
+        },
     }
 }
 

@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::error::{ApiError, ErrorBody};
+use super::figures;
+use super::problem::Problem;
 
 /// Whether the process lives.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,11 +64,15 @@ pub async fn ready(State(state): State<AppState>) -> Result<Json<Ready>, ApiErro
     get, path = "/metrics", tag = "Operation",
     responses(
         (status = 200, description = "All metrics", body = String, content_type = "text/plain; version=0.0.4"),
-        (status = "4XX", description = "Not for this credential", body = ErrorBody),
+        (status = "4XX", description = "Not for this credential, or turned off", body = ErrorBody),
         (status = "5XX", description = "The database does not answer", body = ErrorBody),
     )
 )]
-pub async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+pub async fn metrics(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
+    if !state.prometheus {
+        return Err(Problem::NoRoute("/metrics".into()).into());
+    }
     state.read_engine();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
+    figures::read_gateway(&state).await;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()))
 }

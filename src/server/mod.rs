@@ -10,6 +10,7 @@ mod client;
 mod docs;
 mod envelope;
 mod error;
+mod figures;
 pub mod fuzz;
 mod health;
 mod messages;

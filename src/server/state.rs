@@ -39,6 +39,8 @@ pub struct AppState {
     pub health: Health,
     /// All metrics.
     pub metrics: Metrics,
+    /// Metrics may be read.
+    pub prometheus: bool,
     max_choices: usize,
     generator: Arc<OnceLock<Generator>>,
     phase: watch::Sender<Phase>,
@@ -54,6 +56,7 @@ impl AppState {
             health,
             tenant: config.cache.tenant,
             metrics,
+            prometheus: config.telemetry.prometheus,
             max_choices: config.generation.max_choices,
             generator: Arc::default(),
             phase: watch::Sender::new(Phase::Loading),

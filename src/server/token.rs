@@ -93,6 +93,14 @@ pub async fn token(
             let name = required(body.username, "username", lang)?;
             let password = required(body.password, "password", lang)?;
             let login = state.auth.log_in(&name, &password, address.0).await;
+            state.metrics.credential(
+                "password",
+                match &login {
+                    Ok(_) => "accepted",
+                    Err(AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_)) => "error",
+                    Err(_) => "refused",
+                },
+            );
             login.map(tokens).map_err(|error| Refusal::new(&error, lang))
         }
         Some("refresh_token") => {

@@ -41,7 +41,7 @@ pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState>
     let ledger = Ledger::open(auth.store().clone(), config.billing.clone()).await?;
     let health = Health::new(auth.store().clone(), shared.clone(), ledger.clone(), config.data.clone());
     let cache = if config.cache.enabled { Some(open_cache(config, auth.store(), shared).await?) } else { None };
-    Ok(AppState::new(config, auth, Gate::new(limits, ledger, cache, breakers), health, metrics))
+    Ok(AppState::new(config, auth, Gate::new(limits, ledger, cache, breakers, metrics.clone()), health, metrics))
 }
 
 async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::Result<Arc<Cache>> {

@@ -1,5 +1,6 @@
 //! What the program says about itself: logs here, metrics in `metrics.rs`.
 
+mod gateway;
 mod metrics;
 
 use std::fs::OpenOptions;
@@ -11,6 +12,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::TelemetryConfig;
 
+pub use gateway::CacheLookups;
 pub use metrics::{EngineGauges, Metrics, ModelMetrics};
 
 /// Starts logging for the whole process.

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod connections;
 mod crash;
+mod figures;
 mod fuzz;
 mod harness;
 mod health;

@@ -162,6 +162,14 @@ impl Store {
         account(&mut *self.guard.read(|| self.pool.acquire()).await?, id).await
     }
 
+    /// Ids and balances of so many users' accounts at most.
+    pub async fn purses(&self, most: usize) -> Result<Vec<(String, i64)>> {
+        let statement = "SELECT id, balance FROM accounts WHERE id LIKE 'user:%' ORDER BY id LIMIT $1";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = self.guard.read(|| sqlx::query(statement).bind(most).fetch_all(&self.pool)).await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("balance")?))).collect()
+    }
+
     /// Accounts that can be used at this moment or later.
     pub async fn accounts_from(&self, moment: Moment) -> Result<Vec<AccountRow>> {
         let condition = "ends_at IS NULL OR ends_at > $1";

@@ -52,8 +52,7 @@ impl Authenticator {
     /// When the name is taken or no name, the password is weak, or the database fails.
     pub async fn add_user(&self, account: Account) -> Result<(User, Option<String>), AuthError> {
         let Account { name, password, role, department } = account;
-        let sound = !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control);
-        if !sound || name.trim() != name {
+        if !is_name(&name) {
             return Err(AuthError::BadName);
         }
         let made = password.is_none().then(passwords::random);
@@ -120,12 +119,19 @@ impl Authenticator {
     }
 }
 
+/// Whether somebody can be called like this.
+pub(super) fn is_name(name: &str) -> bool {
+    let sound = !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control);
+    sound && name.trim() == name
+}
+
 async fn hash(password: String) -> Result<String, AuthError> {
     let hashed = tokio::task::spawn_blocking(move || passwords::hash(&password)).await;
     hashed.map_err(|error| AuthError::System(format!("a password was not hashed: {error}")))?
 }
 
-async fn department_id(store: &Store, name: Option<String>) -> Result<Option<String>, AuthError> {
+/// The department of this name, made when there is none.
+pub(super) async fn department_id(store: &Store, name: Option<String>) -> Result<Option<String>, AuthError> {
     let Some(name) = name else { return Ok(None) };
     if let Some(known) = store.department_named(&name).await? {
         return Ok(Some(known.id));

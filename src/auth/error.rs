@@ -28,6 +28,9 @@ pub enum AuthError {
     /// A secret in the database or the configuration cannot be used.
     #[error("the {0} cannot be used: {1}")]
     Secret(&'static str, String),
+    /// Somebody outside who must be asked does not answer.
+    #[error("the {0} cannot be asked: {1}")]
+    Unavailable(&'static str, String),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),

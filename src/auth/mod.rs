@@ -3,20 +3,29 @@
 mod accounts;
 mod api_keys;
 mod attempts;
+mod directory;
 mod error;
+mod group_name;
+mod issuer;
 mod login;
+mod outside;
 mod passwords;
+mod recheck;
 mod scope;
 mod tokens;
+mod trust;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use moka::sync::Cache;
 use secrecy::ExposeSecret as _;
 
 pub use accounts::{Account, AccountChange, FirstUser};
 pub use api_keys::{KeyRequest, MadeKey};
 pub use error::AuthError;
 pub use login::Login;
+pub use outside::Outside;
 pub use scope::Scope;
 
 use self::api_keys::KeyHasher;
@@ -25,7 +34,7 @@ use self::passwords::Passwords;
 use self::tokens::Tokens;
 use crate::config::AuthConfig;
 use crate::limits::Quota;
-use crate::store::{Role, Store, User, now};
+use crate::store::{Moment, Role, Source, Store, User, now};
 
 /// Somebody who may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +86,9 @@ struct Inner {
     tokens: Tokens,
     passwords: Passwords,
     attempts: Attempts,
+    outside: Outside,
+    /// Users of the directory who have been looked up, or are being, a moment ago.
+    rechecked: Cache<String, ()>,
     /// Requests without a credential are refused.
     required: bool,
     /// The keyed hash of what services send.
@@ -85,18 +97,31 @@ struct Inner {
 
 /// What every API key begins with; other bearers are access tokens.
 pub const KEY_PREFIX: &str = "sk-";
+/// While the directory does not answer, it is asked about a user who keeps coming at most this often.
+const RECHECK_PAUSE: Duration = Duration::from_mins(1);
+const REMEMBERED: u64 = 100_000;
 
 impl Authenticator {
-    /// Reads the secrets, which are made when there are none.
+    /// Reads the secrets, which are made when there are none. Nobody else vouches for users.
     ///
     /// # Errors
     /// When the database fails or holds secrets that make no sense.
     pub async fn open(store: Store, config: &AuthConfig) -> Result<Self, AuthError> {
+        Self::open_with(store, config, Outside::default()).await
+    }
+
+    /// The same, where others may vouch for users.
+    ///
+    /// # Errors
+    /// When the database fails or holds secrets that make no sense.
+    pub async fn open_with(store: Store, config: &AuthConfig, outside: Outside) -> Result<Self, AuthError> {
         let keys = KeyHasher::open(&store).await?;
         let tokens = Tokens::open(&store, config).await?;
         let internal = config.internal_key.as_ref().map(|key| keys.hash(key.expose_secret()));
         let (passwords, attempts) = (Passwords::new(), Attempts::new());
-        let inner = Inner { store, keys, tokens, passwords, attempts, required: config.required, internal };
+        let rechecked = Cache::builder().max_capacity(REMEMBERED).time_to_live(RECHECK_PAUSE).build();
+        let required = config.required;
+        let inner = Inner { store, keys, tokens, passwords, attempts, outside, rechecked, required, internal };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -151,17 +176,29 @@ impl Authenticator {
     }
 
     async fn token(&self, token: &str) -> Result<Identity, AuthError> {
+        // What a token says of its issuer decides who checks it, and nothing else.
+        if let Some(issuer) = self.inner.outside.issuer.as_ref().filter(|issuer| issuer.is_named_by(token)) {
+            let token = issuer.verify(token).await?;
+            let user = self.adopt(Source::Issuer, &token.person, &issuer.rules).await?;
+            return self.bearer_of(user.ok_or(AuthError::Invalid)?, token.id, token.issued_at).await;
+        }
         let claims = self.inner.tokens.verify(token)?;
         let user = self.active_user(&claims.sub).await?;
-        if claims.issued_at() < user.tokens_from || self.inner.store.is_revoked(&claims.jti).await? {
+        let issued_at = claims.issued_at();
+        self.bearer_of(user, claims.jti, issued_at).await
+    }
+
+    async fn bearer_of(&self, user: User, token_id: String, issued_at: Moment) -> Result<Identity, AuthError> {
+        if user.is_out() || issued_at < user.tokens_from || self.inner.store.is_revoked(&token_id).await? {
             return Err(AuthError::Invalid);
         }
-        Ok(user.identity(Credential::Token(claims.jti)))
+        Ok(user.identity(Credential::Token(token_id)))
     }
 
     async fn active_user(&self, id: &str) -> Result<User, AuthError> {
-        let user = self.inner.store.user(id).await?;
-        user.filter(|user| !user.disabled).ok_or(AuthError::Invalid)
+        let user = self.inner.store.user(id).await?.filter(|user| !user.is_out()).ok_or(AuthError::Invalid)?;
+        self.recheck_soon(&user);
+        Ok(user)
     }
 }
 

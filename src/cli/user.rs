@@ -107,7 +107,9 @@ async fn list(auth: &Authenticator, lang: Lang) -> anyhow::Result<()> {
         let department = departments.iter().find(|department| Some(&department.id) == user.department_id.as_ref());
         let department = department.map_or("-", |department| department.name.as_str());
         let state = if user.disabled { lang.pick("disabled", "отключён") } else { "" };
-        println!("{:<24} {:<6} {department:<20} {} {state}", user.name, user.role.as_str(), user.id);
+        let state = if user.is_out() && !user.disabled { lang.pick("left", "выбыл") } else { state };
+        let (role, source) = (user.role.as_str(), user.source.as_str());
+        println!("{:<24} {role:<6} {source:<10} {department:<20} {} {state}", user.name, user.id);
     }
     Ok(())
 }

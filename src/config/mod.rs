@@ -6,8 +6,11 @@ mod billing;
 mod cache;
 mod check;
 mod data;
+mod directory;
 mod engine;
 mod generation;
+mod groups;
+mod issuer;
 mod layers;
 mod limits;
 mod model;
@@ -29,8 +32,11 @@ use crate::resilience::{BreakerSettings, Retry};
 
 pub use auth::AuthConfig;
 pub use cache::{CacheConfig, Tenant};
+pub use directory::DirectoryConfig;
 pub use engine::EngineSettings;
 pub use generation::GenerationConfig;
+pub use groups::GroupRules;
+pub use issuer::{IssuerConfig, JwksPlace, PublicAlgorithm};
 pub use layers::{Sources, plain_variables};
 pub use model::ModelSettings;
 pub use network::Network;
@@ -88,6 +94,8 @@ impl From<figment::Error> for ConfigError {
 pub struct RawConfig {
     pub server: server::RawServer,
     pub auth: auth::RawAuth,
+    pub directory: directory::RawDirectory,
+    pub issuer: issuer::RawIssuer,
     pub model: model::RawModel,
     pub generation: generation::RawGeneration,
     pub engine: engine::RawEngine,
@@ -107,8 +115,11 @@ impl RawConfig {
     fn resolve(self, origin: check::Origin) -> Result<Config, ConfigError> {
         let server = self.server.resolve(origin)?;
         let retry = self.retry.resolve(origin)?;
+        let auth = self.auth.resolve(&server, origin)?;
         Ok(Config {
-            auth: self.auth.resolve(&server, origin)?,
+            directory: self.directory.resolve(origin)?,
+            issuer: self.issuer.resolve(&auth, origin)?,
+            auth,
             server,
             model: self.model.resolve(origin)?,
             generation: self.generation.resolve(origin)?,
@@ -133,6 +144,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// Who may ask.
     pub auth: AuthConfig,
+    /// The company's directory, if there is one.
+    pub directory: Option<DirectoryConfig>,
+    /// The issuer of the company's own tokens, if there is one.
+    pub issuer: Option<IssuerConfig>,
     /// The model.
     pub model: ModelSettings,
     /// Limits of one request.

@@ -97,6 +97,10 @@ impl From<AuthError> for ApiError {
             AuthError::WeakPassword(least) => ApiError::invalid("password", Reason::Short(least)),
             AuthError::BadName => ApiError::invalid("username", Reason::UserName),
             AuthError::Store(error) => error.into(),
+            AuthError::Unavailable(..) => {
+                tracing::error!("{error}");
+                Problem::Store.into()
+            }
             AuthError::Secret(..) | AuthError::System(_) => {
                 tracing::error!("{error}");
                 Problem::Internal.into()

@@ -243,7 +243,7 @@ impl Refusal {
                     ..Self::bad("temporarily_unavailable", told)
                 }
             }
-            AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_) => {
+            AuthError::Unavailable(..) | AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_) => {
                 tracing::error!("login: {error}");
                 let told = lang.pick("The server cannot check it now", "Сервер сейчас не может это проверить");
                 Self {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 
 use super::Report;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Outside};
 use crate::cache::Cache;
 use crate::config::{Config, StoreConfig};
 use crate::generate::Gate;
@@ -32,7 +32,9 @@ const KEY_FILE: &str = "first-key";
 /// When a part cannot be opened.
 pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState> {
     let breakers = Breakers::new(config.breakers.clone());
-    let auth = open_auth_with(config, &breakers).await?;
+    let outside = Outside::open(config.directory.as_ref(), config.issuer.as_ref(), &breakers)?;
+    let auth = open_auth_with(config, &breakers, outside).await?;
+    tokio::spawn(probe(auth.clone()));
     let shared = match &config.redis {
         Some(redis) => KvStore::redis(redis, breakers.breaker("redis")).context("redis")?,
         None => KvStore::memory(config.cache.memory),
@@ -51,6 +53,13 @@ async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::
     Ok(Arc::new(Cache::new(shared, &keys, config.cache.settings.clone())?))
 }
 
+/// A directory that does not answer is no reason not to start: local users log in, and it may come back.
+async fn probe(auth: Authenticator) {
+    if let Err(error) = auth.probe_directory().await {
+        tracing::warn!("{error}");
+    }
+}
+
 async fn open_store(config: &StoreConfig) -> anyhow::Result<Store> {
     match config {
         StoreConfig::Sqlite(path) => Store::sqlite(path).await.with_context(|| path.display().to_string()),
@@ -58,17 +67,17 @@ async fn open_store(config: &StoreConfig) -> anyhow::Result<Store> {
     }
 }
 
-/// Opens the database and what checks credentials by it.
+/// Opens the database and what checks credentials by it; nobody outside is asked.
 ///
 /// # Errors
 /// When the database cannot be opened.
 pub async fn open_auth(config: &Config) -> anyhow::Result<Authenticator> {
-    open_auth_with(config, &Breakers::new(config.breakers.clone())).await
+    open_auth_with(config, &Breakers::new(config.breakers.clone()), Outside::default()).await
 }
 
-async fn open_auth_with(config: &Config, breakers: &Breakers) -> anyhow::Result<Authenticator> {
+async fn open_auth_with(config: &Config, breakers: &Breakers, outside: Outside) -> anyhow::Result<Authenticator> {
     let store = open_store(&config.store).await?.guarded(breakers.breaker("database"), config.retry.clone());
-    Ok(Authenticator::open(store, &config.auth).await?)
+    Ok(Authenticator::open_with(store, &config.auth, outside).await?)
 }
 
 /// Makes the first user where there is none. Returns the key to try the API with, if one is needed and known.

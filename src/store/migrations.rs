@@ -3,8 +3,11 @@
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 2] =
-    [("identity", include_str!("migrations/1_identity.sql")), ("ledger", include_str!("migrations/2_ledger.sql"))];
+const STEPS: [(&str, &str); 3] = [
+    ("identity", include_str!("migrations/1_identity.sql")),
+    ("ledger", include_str!("migrations/2_ledger.sql")),
+    ("sources", include_str!("migrations/3_sources.sql")),
+];
 
 /// All steps.
 pub(super) fn all() -> Migrator {

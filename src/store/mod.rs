@@ -25,7 +25,7 @@ pub use departments::Department;
 pub use refresh_tokens::{RefreshToken, Rotation};
 pub use secrets::{Purpose, Secret};
 pub use sqlx::AnyConnection as Connection;
-pub use users::{NewUser, Role, User};
+pub use users::{NewUser, Role, Source, User, Vouched};
 
 use self::guard::Guard;
 use self::writer::Writer;

@@ -55,14 +55,69 @@ async fn users_are_found_by_id_and_by_name_in_any_case() {
 }
 
 #[tokio::test]
+async fn sources_vouch_for_their_own_users_and_for_no_others() {
+    for (store, _folder) in stores().await {
+        let department = store.add_department("Sales").await.unwrap();
+        let bob = Vouched {
+            name: "Bob",
+            source: Source::Directory,
+            subject: None,
+            role: None,
+            moves: false,
+            department_id: None,
+        };
+        let first = store.vouch(bob).await.unwrap().unwrap();
+        assert_eq!((first.name.as_str(), first.role, first.source), ("bob", Role::User, Source::Directory));
+        assert!(first.password_hash.is_none() && first.vouched_at > 0 && !first.is_out());
+        let moved = Vouched { role: Some(Role::Admin), moves: true, department_id: Some(&department.id), ..bob };
+        let second = store.vouch(moved).await.unwrap().unwrap();
+        assert_eq!(
+            (&second.id, second.role, second.department_id.as_ref()),
+            (&first.id, Role::Admin, Some(&department.id))
+        );
+        let kept = store.vouch(bob).await.unwrap().unwrap();
+        assert_eq!((kept.role, kept.department_id.as_ref()), (Role::Admin, Some(&department.id)));
+        let cleared = store.vouch(Vouched { moves: true, ..bob }).await.unwrap().unwrap();
+        assert_eq!(cleared.department_id, None);
+
+        let issued = Vouched { source: Source::Issuer, subject: Some("1"), ..bob };
+        assert_eq!(store.vouch(issued).await.unwrap(), None, "the directory's");
+        let eve = Vouched { name: "eve", ..issued };
+        assert_eq!(store.vouch(eve).await.unwrap().unwrap().subject.as_deref(), Some("1"));
+        assert_eq!(store.vouch(Vouched { subject: Some("2"), ..eve }).await.unwrap(), None, "another eve");
+        let ann = store.add_user(ann()).await.unwrap();
+        assert_eq!(store.vouch(Vouched { name: "ann", ..bob }).await.unwrap(), None, "a local user's");
+        store.disown(&ann.id).await.unwrap();
+        assert_eq!(store.user(&ann.id).await.unwrap(), Some(ann), "nobody else's to disown");
+
+        let token = RefreshToken { hash: "b", family: "b", user_id: &first.id, expires_at: now() + 60_000 };
+        store.add_refresh_token(token).await.unwrap();
+        store.disown(&first.id).await.unwrap();
+        let out = store.user(&first.id).await.unwrap().unwrap();
+        assert!(out.is_out() && !out.disabled && out.tokens_from > 0);
+        assert_eq!(store.user_of_refresh_token("b").await.unwrap(), None);
+        assert!(!store.vouch(bob).await.unwrap().unwrap().is_out());
+        store.set_password(&first.id, "hash").await.unwrap();
+        assert_eq!(store.user(&first.id).await.unwrap().unwrap().source, Source::Local);
+        assert_eq!(store.vouch(bob).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn a_new_password_and_a_ban_void_tokens() {
     for (store, _folder) in stores().await {
         let user = store.add_user(ann()).await.unwrap();
+        let token = |hash| RefreshToken { hash, family: hash, user_id: &user.id, expires_at: now() + 60_000 };
+        store.add_refresh_token(token("r1")).await.unwrap();
+        assert_eq!(store.user_of_refresh_token("r1").await.unwrap().as_ref(), Some(&user.id));
         store.set_password(&user.id, "other").await.unwrap();
+        assert_eq!(store.user_of_refresh_token("r1").await.unwrap(), None);
         let changed = store.user(&user.id).await.unwrap().unwrap();
         assert_eq!(changed.password_hash.as_deref(), Some("other"));
         assert!(changed.tokens_from >= user.created_at);
+        store.add_refresh_token(token("r2")).await.unwrap();
         store.set_disabled(&user.id, true).await.unwrap();
+        assert_eq!(store.user_of_refresh_token("r2").await.unwrap(), None);
         assert!(store.user(&user.id).await.unwrap().unwrap().disabled);
         assert!(matches!(store.set_disabled("nobody", true).await, Err(StoreError::NotFound(_))));
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Moment, Result, Store, StoreError, is_duplicate, new_id, now};
+use super::{Connection, Moment, Result, Store, StoreError, is_duplicate, new_id, now};
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,13 @@ impl Role {
     }
 }
 
+impl User {
+    /// Whether whatever they hold is refused: they are shut out, or their source no longer vouches for them.
+    pub fn is_out(&self) -> bool {
+        self.disabled || (self.source != Source::Local && self.vouched_at == 0)
+    }
+}
+
 impl FromStr for Role {
     type Err = String;
 
@@ -37,6 +44,30 @@ impl FromStr for Role {
     }
 }
 
+/// Who knows a user's password, or vouches for them otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This installation.
+    Local,
+    /// The company's directory.
+    Directory,
+    /// The issuer of the company's own tokens.
+    Issuer,
+}
+
+impl Source {
+    const ALL: [Self; 3] = [Self::Local, Self::Directory, Self::Issuer];
+
+    /// The word for it, in the database and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Directory => "directory",
+            Self::Issuer => "issuer",
+        }
+    }
+}
+
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -44,8 +75,14 @@ pub struct User {
     pub id: String,
     /// What the user logs in with, in lower case.
     pub name: String,
-    /// A PHC string; none for those whom a directory vouches for.
+    /// A PHC string; none for those whom somebody else vouches for.
     pub password_hash: Option<String>,
+    /// Who vouches for them.
+    pub source: Source,
+    /// What the source calls them for ever, if it says.
+    pub subject: Option<String>,
+    /// When the source did so last; 0 when it no longer does.
+    pub vouched_at: Moment,
     /// What they may do.
     pub role: Role,
     /// Department, if any.
@@ -65,7 +102,7 @@ pub struct User {
 pub struct NewUser<'a> {
     /// Any case.
     pub name: &'a str,
-    /// A PHC string; none for those whom a directory vouches for.
+    /// A PHC string.
     pub password_hash: Option<&'a str>,
     /// What they may do.
     pub role: Role,
@@ -73,7 +110,24 @@ pub struct NewUser<'a> {
     pub department_id: Option<&'a str>,
 }
 
-const SELECT: &str = "SELECT users.id, users.name, password_hash, role, department_id, departments.limits AS limits, \
+/// Somebody whom a source other than this installation vouches for, now.
+#[derive(Debug, Clone, Copy)]
+pub struct Vouched<'a> {
+    /// Any case.
+    pub name: &'a str,
+    /// Who vouches.
+    pub source: Source,
+    /// What the source calls them for ever, if it says.
+    pub subject: Option<&'a str>,
+    /// What they may do; absent, it stays (users to begin with).
+    pub role: Option<Role>,
+    /// Whether the source says in which department they are.
+    pub moves: bool,
+    /// In which, if in any: an existing one.
+    pub department_id: Option<&'a str>,
+}
+
+const SELECT: &str = "SELECT users.id, users.name, password_hash, source, subject, vouched_at, role, department_id, departments.limits AS limits, \
                       disabled, tokens_from, users.created_at FROM users \
                       LEFT JOIN departments ON departments.id = department_id";
 
@@ -84,6 +138,9 @@ impl Store {
             id: new_id("user"),
             name: new.name.to_lowercase(),
             password_hash: new.password_hash.map(str::to_owned),
+            source: Source::Local,
+            subject: None,
+            vouched_at: 0,
             role: new.role,
             department_id: new.department_id.map(str::to_owned),
             department_limits: None,
@@ -110,6 +167,42 @@ impl Store {
         }
     }
 
+    /// Adds or updates somebody whom a source vouches for. None where the name is somebody else's: a source never
+    /// takes over a user of another, nor one whom it knows under another `subject`.
+    pub async fn vouch(&self, them: Vouched<'_>) -> Result<Option<User>> {
+        let statement = "INSERT INTO users (id, name, source, subject, vouched_at, role, department_id, disabled, \
+                         tokens_from, created_at) \
+                         VALUES ($1, $2, $3, $4, $5, COALESCE($6, 'user'), $7, 0, 0, $5) \
+                         ON CONFLICT (name) DO UPDATE SET vouched_at = $5, role = COALESCE($6, users.role), \
+                         department_id = CASE WHEN $8 = 1 THEN $7 ELSE users.department_id END \
+                         WHERE users.source = $3 AND COALESCE(users.subject, '') = COALESCE($4, '') RETURNING id";
+        let write = sqlx::query(statement)
+            .bind(new_id("user"))
+            .bind(them.name.to_lowercase())
+            .bind(them.source.as_str())
+            .bind(them.subject.map(str::to_owned))
+            .bind(now())
+            .bind(them.role.map(Role::as_str))
+            .bind(them.department_id.map(str::to_owned))
+            .bind(i64::from(them.moves));
+        match self.guard.once(write.fetch_optional(&self.pool)).await? {
+            Some(row) => self.user(&row.try_get::<String, _>("id")?).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The source no longer vouches for this user: their tokens are void, and whatever they hold is refused until it does
+    /// again. Local users are nobody else's to disown.
+    pub async fn disown(&self, user_id: &str) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        let statement = "UPDATE users SET vouched_at = 0, tokens_from = $1 WHERE id = $2 AND source <> 'local'";
+        let changed = sqlx::query(statement).bind(now()).bind(user_id).execute(&mut *transaction).await?;
+        if changed.rows_affected() > 0 {
+            end_refresh_tokens(&mut transaction, user_id).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
     /// The user of this id.
     pub async fn user(&self, id: &str) -> Result<Option<User>> {
         self.user_where("id = $1", id).await
@@ -132,11 +225,14 @@ impl Store {
         sqlx::query(statement).fetch_all(&self.pool).await?.iter().map(user).collect()
     }
 
-    /// Changes a password. Tokens issued before are void.
+    /// Changes a password. Tokens issued before are void, and whoever had another source is a local user from now on.
     pub async fn set_password(&self, user_id: &str, password_hash: &str) -> Result<()> {
-        let statement = "UPDATE users SET password_hash = $1, tokens_from = $2 WHERE id = $3";
-        let changed = sqlx::query(statement).bind(password_hash).bind(now()).bind(user_id).execute(&self.pool).await?;
-        found(changed.rows_affected(), user_id)
+        let mut transaction = self.pool.begin().await?;
+        let statement = "UPDATE users SET password_hash = $1, source = 'local', tokens_from = $2 WHERE id = $3";
+        let change = sqlx::query(statement).bind(password_hash).bind(now()).bind(user_id);
+        found(change.execute(&mut *transaction).await?.rows_affected(), user_id)?;
+        end_refresh_tokens(&mut transaction, user_id).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Changes what a user may do.
@@ -155,11 +251,18 @@ impl Store {
 
     /// Shuts a user out, whose tokens are void from then on, or lets them in again.
     pub async fn set_disabled(&self, user_id: &str, disabled: bool) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
         let statement = "UPDATE users SET disabled = $1, tokens_from = $2 WHERE id = $3";
-        let changed =
-            sqlx::query(statement).bind(i64::from(disabled)).bind(now()).bind(user_id).execute(&self.pool).await?;
-        found(changed.rows_affected(), user_id)
+        let change = sqlx::query(statement).bind(i64::from(disabled)).bind(now()).bind(user_id);
+        found(change.execute(&mut *transaction).await?.rows_affected(), user_id)?;
+        end_refresh_tokens(&mut transaction, user_id).await?;
+        Ok(transaction.commit().await?)
     }
+}
+
+async fn end_refresh_tokens(connection: &mut Connection, user_id: &str) -> Result<()> {
+    sqlx::query("DELETE FROM refresh_tokens WHERE user_id = $1").bind(user_id).execute(connection).await?;
+    Ok(())
 }
 
 fn found(changed: u64, user_id: &str) -> Result<()> {
@@ -167,11 +270,15 @@ fn found(changed: u64, user_id: &str) -> Result<()> {
 }
 
 fn user(row: &AnyRow) -> Result<User> {
-    let role: String = row.try_get("role")?;
+    let (role, source): (String, String) = (row.try_get("role")?, row.try_get("source")?);
+    let known = Source::ALL.into_iter().find(|known| known.as_str() == source);
     Ok(User {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
         password_hash: row.try_get("password_hash")?,
+        source: known.ok_or_else(|| StoreError::Foreign(format!("the source `{source}`")))?,
+        subject: row.try_get("subject")?,
+        vouched_at: row.try_get("vouched_at")?,
         role: role.parse().map_err(|_| StoreError::Foreign(format!("the role `{role}`")))?,
         department_id: row.try_get("department_id")?,
         department_limits: row.try_get("limits")?,

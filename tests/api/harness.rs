@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use models::{GgufVocabulary, TokenKind, TokenizerSource};
 use serde_json::{Value as Json, json};
-use steppe::config::{AuthConfig, Config, GenerationConfig, Sources, TlsFiles};
+use steppe::config::{AuthConfig, Config, DirectoryConfig, GenerationConfig, IssuerConfig, Sources, TlsFiles};
 use steppe::engine::{Engine, EngineHandle, EngineOptions, MockExecutor, MockOptions, StepCost};
 use steppe::generate::{self, Generator};
 use steppe::manifest::{Manifest, SamplingDefaults};
@@ -42,6 +42,8 @@ pub struct Setup {
     pub tls: Option<TlsFiles>,
     /// None asks for no credentials.
     pub auth: Option<AuthConfig>,
+    pub directory: Option<DirectoryConfig>,
+    pub issuer: Option<IssuerConfig>,
     pub tokenizer: Arc<Tokenizer>,
     template: Arc<ChatTemplate>,
 }
@@ -79,6 +81,8 @@ impl Setup {
             settings: Vec::new(),
             tls: None,
             auth: None,
+            directory: None,
+            issuer: None,
             tokenizer,
             template,
         }
@@ -154,6 +158,8 @@ impl Setup {
         config.server.tls.clone_from(&self.tls);
         let tls = self.tls.as_ref().map(|files| Tls::open(files).unwrap());
         config.auth = self.auth.clone().unwrap_or(config.auth);
+        config.directory = self.directory.clone();
+        config.issuer = self.issuer.clone();
         let state = startup::open_gateway(&config, metrics.clone()).await.unwrap();
         let generator = self.generator(&metrics);
         let engine = generator.engine().clone();

@@ -26,6 +26,8 @@ pub struct UserObject {
     pub username: String,
     /// `admin` or `user`.
     pub role: &'static str,
+    /// Who vouches for them: `local`, `directory` or `issuer`.
+    pub source: &'static str,
     /// Id of the department.
     #[schema(required = true)]
     pub department_id: Option<String>,
@@ -45,6 +47,7 @@ impl From<User> for UserObject {
             object: "user",
             username: user.name,
             role: user.role.as_str(),
+            source: user.source.as_str(),
             department_id: user.department_id,
             disabled: user.disabled,
             created: user.created_at / 1000,

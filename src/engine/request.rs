@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out: a request over token ids, a stream of token events.
 
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -96,7 +97,7 @@ pub struct TokenLogprob {
 }
 
 /// Tokens that a request used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TokenUsage {
     /// Prompt length.
     pub prompt_tokens: usize,

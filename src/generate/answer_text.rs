@@ -4,11 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::TokenLogprob;
 use crate::text::{Detokenizer, StopStrings, Tokenizer};
 
 /// A token with its log-probability, in text.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenText {
     /// The token as text for people.
     pub text: String,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::answer_text::TokenText;
@@ -13,7 +14,7 @@ use crate::engine::TokenUsage;
 use crate::limits::Rates;
 
 /// Why an answer is complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Finish {
     /// An end token or a stop string.
     Stop,
@@ -22,7 +23,7 @@ pub enum Finish {
 }
 
 /// One part of an answer, in this order: `Prompt`?, `Text`*, then `Done` or `Failed`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Piece {
     /// The prompt's tokens with their log-probabilities.
     Prompt(Vec<TokenText>),
@@ -41,6 +42,7 @@ pub enum Piece {
         usage: TokenUsage,
     },
     /// Ended early.
+    #[serde(skip)]
     Failed(GenerateError),
 }
 

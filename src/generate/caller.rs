@@ -24,6 +24,8 @@ pub struct Caller {
     pub tenant: String,
     /// What may come from the prompt cache.
     pub cache: CacheUse,
+    /// A repetition under this key gets the first answer, whatever it was left to.
+    pub idempotency_key: Option<String>,
 }
 
 /// How a request uses the prompt cache.

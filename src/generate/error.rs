@@ -61,6 +61,9 @@ pub enum GenerateError {
         /// When it is full again; never by itself when none.
         resets_at: Option<Moment>,
     },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key belongs to another request")]
+    Reused,
     /// The ledger does not answer, and nothing may run without it.
     #[error("the ledger does not answer")]
     Ledger,

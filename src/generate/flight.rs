@@ -21,6 +21,8 @@ pub(super) struct Flight {
     state: Mutex<State>,
     /// Answers to each prompt.
     choices: usize,
+    /// What is asked; empty where nobody may join.
+    identity: String,
     /// Nobody is left; the answers end.
     abandoned: watch::Sender<bool>,
 }
@@ -66,10 +68,10 @@ pub(super) struct Ended {
 }
 
 impl Flight {
-    /// A run of so many answers, `choices` to each prompt.
-    pub fn new(answers: usize, choices: usize, joinable: bool) -> Arc<Self> {
+    /// A run of so many answers, `choices` to each prompt; others may join one that has an identity.
+    pub fn new(answers: usize, choices: usize, identity: Option<String>) -> Arc<Self> {
         let state = State {
-            told: joinable.then(Vec::new),
+            told: identity.is_some().then(Vec::new),
             seats: Vec::new(),
             next_number: 0,
             running: answers,
@@ -78,7 +80,13 @@ impl Flight {
             outcome: Outcome::Completed,
             left: None,
         };
-        Arc::new(Self { state: Mutex::new(state), choices, abandoned: watch::Sender::new(false) })
+        let identity = identity.unwrap_or_default();
+        Arc::new(Self { state: Mutex::new(state), choices, identity, abandoned: watch::Sender::new(false) })
+    }
+
+    /// What is asked.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

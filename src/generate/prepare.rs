@@ -28,17 +28,13 @@ impl Prepared {
         self.request.sampling.temperature == 0.0 || self.request.sampling.seed.is_some()
     }
 
-    /// Whether nothing but text is told.
-    pub(super) fn is_only_text(&self) -> bool {
-        self.request.sampling.logprobs.is_none() && self.request.prompt_logprobs.is_none()
-    }
-
     /// Everything that the answer depends on besides the model.
     pub(super) fn identity(&self) -> String {
-        let EngineRequest { prompt, sampling, max_tokens, min_tokens, stop_token_ids, .. } = &self.request;
+        let EngineRequest { prompt, sampling, max_tokens, min_tokens, stop_token_ids, prompt_logprobs, .. } =
+            &self.request;
         let Self { stops, continuing, only_prompt, .. } = self;
         format!(
-            "{prompt:?} {sampling:?} {max_tokens} {min_tokens} {stop_token_ids:?} {stops:?} {continuing} {only_prompt}"
+            "{prompt:?} {sampling:?} {max_tokens} {min_tokens} {stop_token_ids:?} {prompt_logprobs:?} {stops:?} {continuing} {only_prompt}"
         )
     }
 

@@ -2,71 +2,49 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Piece;
+use super::bill::total;
 use super::flight::Told;
-use super::{Finish, Piece};
 use crate::engine::TokenUsage;
 
 /// All answers of a request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    answers: Vec<Answer>,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Answer {
-    pieces: Vec<String>,
-    /// The answer reached its limit of tokens.
-    cut: bool,
-    prompt_tokens: usize,
-    completion_tokens: usize,
+    /// What was asked, in short.
+    pub identity: String,
+    told: Vec<Told>,
 }
 
 impl Record {
-    /// Of everything that a run has told; none where it is not complete, or more than text.
-    pub fn new(told: &[Told], answers: usize) -> Option<Self> {
-        let mut record = Self { answers: Vec::new() };
-        record.answers.resize_with(answers, Answer::default);
-        let mut complete = 0;
-        for (index, piece) in told {
-            let answer = record.answers.get_mut(*index)?;
-            match piece {
-                Piece::Text { text, tokens } if tokens.is_empty() => answer.pieces.push(text.clone()),
-                Piece::Done { finish, usage } => {
-                    complete += 1;
-                    answer.cut = *finish == Finish::Length;
-                    answer.prompt_tokens = usage.prompt_tokens;
-                    answer.completion_tokens = usage.completion_tokens;
-                }
-                _ => return None,
-            }
-        }
-        (complete == answers).then_some(record)
+    /// Of everything that a run has told; none where it is not complete.
+    pub fn new(identity: &str, told: Vec<Told>, answers: usize) -> Option<Self> {
+        let done = told.iter().filter(|(_, piece)| matches!(piece, Piece::Done { .. })).count();
+        let failed = told.iter().any(|(_, piece)| matches!(piece, Piece::Failed(_)));
+        (done == answers && !failed).then(|| Self { identity: identity.to_owned(), told })
     }
 
     /// The pieces again. All of a prompt comes from the cache now.
-    pub fn tell(self) -> Vec<Told> {
-        let mut told = Vec::new();
-        for (index, answer) in self.answers.into_iter().enumerate() {
-            let text = |text| (index, Piece::Text { text, tokens: Vec::new() });
-            told.extend(answer.pieces.into_iter().map(text));
-            let usage = TokenUsage {
-                prompt_tokens: answer.prompt_tokens,
-                cached_tokens: answer.prompt_tokens,
-                completion_tokens: answer.completion_tokens,
-            };
-            let finish = if answer.cut { Finish::Length } else { Finish::Stop };
-            told.push((index, Piece::Done { finish, usage }));
+    pub fn tell(mut self) -> Vec<Told> {
+        for (_, piece) in &mut self.told {
+            if let Piece::Done { usage, .. } = piece {
+                usage.cached_tokens = usage.prompt_tokens;
+            }
         }
-        told
+        self.told
     }
 
-    /// What each answer is told to have used.
-    pub fn usages(&self) -> Vec<TokenUsage> {
-        let usage = |answer: &Answer| TokenUsage {
-            prompt_tokens: answer.prompt_tokens,
-            cached_tokens: answer.prompt_tokens,
-            completion_tokens: answer.completion_tokens,
-        };
-        self.answers.iter().map(usage).collect()
+    /// What all answers together are told to have used, `choices` to each prompt.
+    pub fn usage(&self, choices: usize) -> TokenUsage {
+        let mut ends: Vec<(usize, TokenUsage)> = self
+            .told
+            .iter()
+            .filter_map(|(index, piece)| match piece {
+                Piece::Done { usage, .. } => Some((*index, *usage)),
+                _ => None,
+            })
+            .collect();
+        ends.sort_unstable_by_key(|(index, _)| *index);
+        let usages: Vec<TokenUsage> = ends.into_iter().map(|(_, usage)| usage).collect();
+        total(&usages, choices)
     }
 }

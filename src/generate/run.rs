@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::answers::{Answers, Terms};
-use super::bill::{Account, total};
+use super::bill::Account;
 use super::choice::Choice;
 use super::flight::{Flight, Told};
 use super::gate::Most;
@@ -17,6 +17,9 @@ use crate::engine::{CacheScope, Generation};
 use crate::ledger::Outcome;
 use crate::limits::{Admission, Rates};
 use crate::resilience::Permit;
+
+/// An answer is repeated under its idempotency key for so long.
+const IDEMPOTENT: Duration = Duration::from_hours(24);
 
 /// One request.
 pub(super) struct Run<'a> {
@@ -32,6 +35,9 @@ pub(super) struct Run<'a> {
 struct Shelf {
     cache: Arc<Cache>,
     key: CacheKey,
+    /// What is asked; under an idempotency key it is no part of `key`.
+    identity: String,
+    time_to_live: Option<Duration>,
     user_id: String,
     model: String,
 }
@@ -41,6 +47,7 @@ impl Run<'_> {
         let admission = self.gate.admit(self.caller, self.most()).await?;
         let Some(shelf) = self.shelf() else { return self.run(admission, None).await };
         match self.look_up(&shelf).await {
+            Some((record, _)) if record.identity != shelf.identity => Err(GenerateError::Reused),
             Some((record, age)) => self.repeat(admission, record, age).await,
             None => self.run(admission, Some(shelf)).await,
         }
@@ -52,25 +59,34 @@ impl Run<'_> {
 
     /// The place of this answer in the prompt cache, if it has one.
     fn shelf(&self) -> Option<Shelf> {
-        let asked = self.caller.cache;
         let cache = self.gate.cache.as_ref()?;
-        let repeats = |prepared: &Prepared| asked.always || prepared.repeats();
-        let useful = (asked.read || asked.write) && self.prepared.iter().all(Prepared::is_only_text);
-        if !useful || !self.prepared.iter().all(repeats) {
-            return None;
-        }
         let model = &self.generator.model;
         let requests: Vec<String> = self.prepared.iter().map(Prepared::identity).collect();
-        let choices = self.choices.to_string();
-        let mut parts: Vec<&[u8]> =
-            vec![self.caller.tenant.as_bytes(), model.fingerprint.as_bytes(), choices.as_bytes()];
-        parts.extend(requests.iter().map(String::as_bytes));
+        let identity = format!("{} {} {}", model.fingerprint, self.choices, requests.join(" "));
+        let identity = cache.key(&[identity.as_bytes()]).name().to_owned();
+        let key = if let Some(idempotent) = &self.caller.idempotency_key {
+            cache.key(&[b"idempotency", self.caller.user_id.as_bytes(), idempotent.as_bytes()])
+        } else if self.is_cacheable() {
+            cache.key(&[b"answer", self.caller.tenant.as_bytes(), identity.as_bytes()])
+        } else {
+            return None;
+        };
+        let time_to_live = self.caller.idempotency_key.is_some().then_some(IDEMPOTENT);
         let (user_id, model) = (self.caller.user_id.clone(), model.id.clone());
-        Some(Shelf { key: cache.key(&parts), cache: Arc::clone(cache), user_id, model })
+        Some(Shelf { cache: Arc::clone(cache), key, identity, time_to_live, user_id, model })
+    }
+
+    fn is_cacheable(&self) -> bool {
+        let asked = self.caller.cache;
+        (asked.read || asked.write) && (asked.always || self.prepared.iter().all(Prepared::repeats))
+    }
+
+    fn reads(&self) -> bool {
+        self.caller.cache.read || self.caller.idempotency_key.is_some()
     }
 
     async fn look_up(&self, shelf: &Shelf) -> Option<(Record, Duration)> {
-        if !self.caller.cache.read {
+        if !self.reads() {
             return None;
         }
         let hit = shelf.cache.get(&shelf.key).await?;
@@ -86,7 +102,7 @@ impl Run<'_> {
         let nothing = Most { prompt: 0, completion: 0 };
         let model = &self.generator.model.id;
         let bill = self.gate.bill(self.caller, model, nothing, admission, CacheOutcome::Hit).await?;
-        let account = Account { usage: total(&record.usages(), self.choices), ..Account::default() };
+        let account = Account { usage: record.usage(self.choices), ..Account::default() };
         bill.settle_as_hit(account, Outcome::Completed).await;
         Ok(Answers::stored(terms, record.tell()))
     }
@@ -102,7 +118,10 @@ impl Run<'_> {
         // Nothing waits while the flights are locked: of those who ask the same, one runs and the others join.
         let mut flights = self.gate.flights();
         let name = shelf.as_ref().map(|shelf| shelf.key.name().to_owned());
-        if let Some(flight) = name.as_ref().filter(|_| self.caller.cache.read).and_then(|name| flights.get(name)) {
+        if let Some(flight) = name.as_ref().filter(|_| self.reads()).and_then(|name| flights.get(name)) {
+            if shelf.as_ref().is_some_and(|shelf| shelf.identity != flight.identity()) {
+                return Err(GenerateError::Reused);
+            }
             bill.cache = CacheOutcome::Join;
             match flight.board(bill) {
                 Ok((place, receiver)) => {
@@ -112,10 +131,11 @@ impl Run<'_> {
             }
             bill.cache = outcome;
         }
-        let shelf = shelf.filter(|_| self.caller.cache.write);
+        let shelf = shelf.filter(|_| self.caller.cache.write || self.caller.idempotency_key.is_some());
         // Who joins has a deadline of their own.
         let generations = self.submit(shelf.is_none().then_some(deadline))?;
-        let flight = Flight::new(generations.len(), self.choices, shelf.is_some());
+        let identity = shelf.as_ref().map(|shelf| shelf.identity.clone());
+        let flight = Flight::new(generations.len(), self.choices, identity);
         let Ok((place, receiver)) = flight.board(bill) else { return Err(GenerateError::Lost) };
         if let (Some(name), true) = (name, shelf.is_some()) {
             flights.insert(name, Arc::clone(&flight));
@@ -168,7 +188,7 @@ impl Run<'_> {
                 let told = choice.run(index, Arc::clone(&flight)).await;
                 let Some((shelf, gate)) = keep.as_deref() else { return };
                 if let Some(told) = told {
-                    shelf.keep(&told, answers).await;
+                    shelf.keep(told, answers).await;
                 }
                 if flight.is_over() {
                     let mut flights = gate.flights();
@@ -183,11 +203,11 @@ impl Run<'_> {
 }
 
 impl Shelf {
-    async fn keep(&self, told: &[Told], answers: usize) {
-        let Some(record) = Record::new(told, answers) else { return };
+    async fn keep(&self, told: Vec<Told>, answers: usize) {
+        let Some(record) = Record::new(&self.identity, told, answers) else { return };
         let Ok(value) = serde_json::to_vec(&record) else { return };
         let tags = [Tag::User(&self.user_id), Tag::Model(&self.model)];
-        self.cache.put(&self.key, &value, None, &tags).await;
+        self.cache.put(&self.key, &value, self.time_to_live, &tags).await;
     }
 }
 

@@ -18,6 +18,8 @@ use crate::config::{Network, Tenant};
 use crate::generate::{CacheUse, Caller, Generator};
 use crate::lang::Lang;
 
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
 /// Who asks, on a route that is not open.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -31,6 +33,7 @@ pub struct Client {
     pub request_id: RequestId,
     /// What may come from the prompt cache.
     cache: CacheUse,
+    idempotency_key: Option<String>,
     tenant: Tenant,
 }
 
@@ -77,6 +80,7 @@ impl Client {
             turn,
             tenant,
             cache: self.cache,
+            idempotency_key: self.idempotency_key.clone(),
         }
     }
 
@@ -106,9 +110,16 @@ impl FromRequestParts<AppState> for Client {
             address: address(parts, &state.config.trusted_proxies),
             request_id,
             cache: cache_use(&parts.headers),
+            idempotency_key: idempotency_key(&parts.headers),
             tenant: state.tenant,
         })
     }
+}
+
+/// The key under which a repeated request gets the first answer; too long a one is none.
+fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+    let key = headers.get("idempotency-key")?.to_str().ok()?;
+    (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()).then(|| key.to_owned())
 }
 
 impl FromRequestParts<AppState> for Address {

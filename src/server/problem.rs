@@ -77,6 +77,8 @@ pub enum Problem {
     NoObject(String),
     /// There is one of this name already.
     Exists(String),
+    /// The idempotency key was used for another request.
+    IdempotencyReused,
     /// Nobody shuts themselves out.
     OwnAccount,
     /// The database does not answer.
@@ -164,7 +166,7 @@ impl Problem {
             Self::NoCredential | Self::BadCredential => StatusCode::UNAUTHORIZED,
             Self::NotAllowed(_) | Self::ModelNotAllowed(_) | Self::Host(_) => StatusCode::FORBIDDEN,
             Self::NoModel(_) | Self::NoObject(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
-            Self::Exists(_) | Self::OwnAccount => StatusCode::CONFLICT,
+            Self::Exists(_) | Self::OwnAccount | Self::IdempotencyReused => StatusCode::CONFLICT,
             Self::RateLimited(_) | Self::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Overloaded(_) | Self::ModelResting(_) | Self::Loading | Self::Stopping | Self::Store => {
@@ -201,6 +203,7 @@ impl Problem {
             Self::NotAllowed(_) => "not_allowed",
             Self::ModelNotAllowed(_) => "model_not_allowed",
             Self::Exists(_) => "already_exists",
+            Self::IdempotencyReused => "idempotency_key_reused",
             Self::OwnAccount => "own_account",
             Self::Store => "database_unavailable",
             Self::Host(_) => "host_not_allowed",

@@ -168,3 +168,25 @@ async fn a_run_outlives_whoever_began_it() {
     let request = server.state.auth.store().finished_request(&id).await.unwrap().unwrap();
     assert_eq!((request.outcome.as_str(), request.cached_tokens), ("completed", 0), "whoever stays pays for the run");
 }
+
+#[tokio::test]
+async fn a_repeated_request_under_an_idempotency_key_gets_the_first_answer() {
+    let (server, ann) = server(Setup::new().slow(Duration::from_millis(5))).await;
+    let address = server.address;
+    let again = async |body: &Json, key: &str| {
+        let mut headers = vec![("content-type", "application/json"), ("idempotency-key", key)];
+        headers.extend(ann.as_ref().map(|(name, value)| (*name, value.as_str())));
+        send(address, "POST", CHAT, &headers, body.to_string().as_bytes()).await
+    };
+    let chance = with(ask("dice"), json!({"temperature": 1.5, "max_tokens": 20, "ignore_eos": true, "logprobs": true}));
+    let (first, joined) = tokio::join!(again(&chance, "one"), again(&chance, "one"));
+    let repeated = again(&chance, "one").await;
+    assert_eq!((text(&first), text(&joined)), (text(&repeated), text(&repeated)));
+    assert_eq!(first.json()["choices"], repeated.json()["choices"], "log-probabilities too");
+    assert_eq!(server.engine.stats().generation_tokens, 20, "it was computed once");
+    assert_eq!(repeated.header("x-cache"), Some("hit"));
+    let other = with(chance.clone(), json!({"max_tokens": 21}));
+    let reused = again(&other, "one").await;
+    assert_eq!((reused.status, reused.json()["error"]["code"].as_str()), (409, Some("idempotency_key_reused")));
+    assert_eq!(again(&other, "two").await.status, 200);
+}

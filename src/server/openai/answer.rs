@@ -161,6 +161,7 @@ pub fn refusal(error: GenerateError, input: &str) -> ApiError {
         GenerateError::Resting { retry_after } => Problem::ModelResting(retry_after).into(),
         GenerateError::Limited(refusal) => Problem::RateLimited(refusal).into(),
         GenerateError::Short { account, resets_at } => Problem::Quota { account, resets_at }.into(),
+        GenerateError::Reused => Problem::IdempotencyReused.into(),
         GenerateError::Ledger => Problem::Store.into(),
         GenerateError::Closed => Problem::Stopping.into(),
         GenerateError::Deadline => Problem::Deadline.into(),

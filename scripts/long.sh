@@ -44,6 +44,11 @@ peers() {
 }
 
 step "Soak" soak
+streams() {
+  scripts/soak
+}
+
+step "A thousand streams" streams
 step "Kill loop" kill_loop
 step "Fuzzing" fuzz
 step "Timings" timings

@@ -99,7 +99,7 @@ impl From<AuthError> for ApiError {
             AuthError::Store(error) => error.into(),
             AuthError::Unavailable(..) => {
                 tracing::error!("{error}");
-                Problem::Store.into()
+                Problem::Identity.into()
             }
             AuthError::Secret(..) | AuthError::System(_) => {
                 tracing::error!("{error}");

@@ -72,6 +72,7 @@ fn english(problem: &Problem, field: &str) -> String {
         Problem::IdempotencyReused => "This Idempotency-Key was used for another request; take a new one.".into(),
         Problem::OwnAccount => "Nobody may shut themselves out; another administrator can.".into(),
         Problem::Store => "The server's database does not answer. Try again in a few seconds.".into(),
+        Problem::Identity => "The credential cannot be checked now. Try again in a minute.".into(),
         Problem::Host(host) => format!("This server is not to be addressed as `{host}`; its administrator says how."),
         Problem::NoModel(model) => {
             format!("The model `{model}` does not exist here; GET /v1/models lists those that do.")
@@ -149,6 +150,7 @@ fn russian(problem: &Problem, field: &str) -> String {
         Problem::IdempotencyReused => "Этот Idempotency-Key уже был у другого запроса; возьмите новый.".into(),
         Problem::OwnAccount => "Самого себя отключить нельзя; это может другой администратор.".into(),
         Problem::Store => "База данных сервера не отвечает. Повторите через несколько секунд.".into(),
+        Problem::Identity => "Сейчас нельзя проверить учётные данные. Повторите через минуту.".into(),
         Problem::Host(host) => format!("К этому серверу нельзя обращаться как `{host}`; как — знает администратор."),
         Problem::NoModel(model) => format!("Модели `{model}` здесь нет; список — GET /v1/models."),
         Problem::NoRoute(path) => format!("По адресу {path} ничего нет; что есть — см. /docs."),

@@ -83,6 +83,8 @@ pub enum Problem {
     OwnAccount,
     /// The database does not answer.
     Store,
+    /// Who could say whether the credential is good does not answer.
+    Identity,
     /// The server is not to be addressed by this name.
     Host(String),
     /// No such model.
@@ -169,9 +171,12 @@ impl Problem {
             Self::Exists(_) | Self::OwnAccount | Self::IdempotencyReused => StatusCode::CONFLICT,
             Self::RateLimited(_) | Self::Quota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Overloaded(_) | Self::ModelResting(_) | Self::Loading | Self::Stopping | Self::Store => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded(_)
+            | Self::ModelResting(_)
+            | Self::Loading
+            | Self::Stopping
+            | Self::Store
+            | Self::Identity => StatusCode::SERVICE_UNAVAILABLE,
             Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -206,6 +211,7 @@ impl Problem {
             Self::IdempotencyReused => "idempotency_key_reused",
             Self::OwnAccount => "own_account",
             Self::Store => "database_unavailable",
+            Self::Identity => "identity_unavailable",
             Self::Host(_) => "host_not_allowed",
             Self::NoModel(_) => "model_not_found",
             Self::NoObject(_) | Self::NoRoute(_) => "not_found",
@@ -225,7 +231,7 @@ impl Problem {
         match self {
             Self::RateLimited(refusal) => refusal.retry_after,
             Self::Overloaded(wait) | Self::ModelResting(wait) => Some((*wait).max(Duration::from_millis(100))),
-            Self::Loading | Self::Stopping | Self::Store => Some(Duration::from_secs(5)),
+            Self::Loading | Self::Stopping | Self::Store | Self::Identity => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

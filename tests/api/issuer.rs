@@ -314,7 +314,7 @@ async fn while_the_keys_cannot_be_had_the_api_says_come_again() {
     for least in [900, 0] {
         let begin = Instant::now();
         let reply = send(server.address, "GET", "/v1/models", &[("authorization", &header)], b"").await;
-        assert_eq!((reply.status, reply.json()["error"]["type"].as_str()), (503, Some("server_error")));
+        assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (503, Some("identity_unavailable")));
         assert!(reply.header("retry-after").is_some());
         let took = begin.elapsed();
         assert!(took >= Duration::from_millis(least) && took < Duration::from_secs(3), "{took:?}");

@@ -34,7 +34,7 @@ use self::passwords::Passwords;
 use self::tokens::Tokens;
 use crate::config::AuthConfig;
 use crate::limits::Quota;
-use crate::store::{Moment, Role, Source, Store, User, now};
+use crate::store::{Moment, Role, Source, Store, StoreError, User, now};
 
 /// Somebody who may ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +154,18 @@ impl Authenticator {
     /// [`AuthError::Invalid`] for anything that is not good now, whatever the reason.
     pub async fn bearer(&self, credential: &str) -> Result<Identity, AuthError> {
         if credential.starts_with(KEY_PREFIX) { self.api_key(credential).await } else { self.token(credential).await }
+    }
+
+    /// The identity of a user for whom somebody acts, who keeps their own credential.
+    ///
+    /// # Errors
+    /// When there is no such user, or they are disabled.
+    pub async fn acting_for(&self, user_id: &str, actor: &Identity) -> Result<Identity, AuthError> {
+        let user = self.find_user(user_id).await?;
+        if user.is_out() {
+            return Err(StoreError::NotFound(format!("user {user_id}")).into());
+        }
+        Ok(user.identity(actor.credential.clone()))
     }
 
     async fn api_key(&self, secret: &str) -> Result<Identity, AuthError> {

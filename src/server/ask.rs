@@ -30,6 +30,8 @@ pub struct AskBody {
     /// Tokens of the answer at most; 256 when absent.
     #[schema(minimum = 1)]
     pub max_tokens: Option<u64>,
+    /// For whom one asks and who pays: oneself, or another for those who may act for others.
+    pub user_id: Option<String>,
     #[schema(ignore)]
     session_id: Unbuilt,
 }
@@ -72,7 +74,7 @@ pub async fn ask(
     let max_tokens = body.max_tokens.map_or(ASK_TOKENS, |tokens| tokens as usize);
     let message = json!({"role": "user", "content": body.prompt});
     let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Chat(vec![message])) };
-    let mut caller = client.caller(None);
+    let mut caller = client.caller(&state, None, body.user_id).await?;
     caller.cache.always = true;
     let (answer, _, terms) = one(&state, &client, caller, request, None, "prompt").await?;
     let source = if matches!(terms.cache, CacheOutcome::Hit | CacheOutcome::Join) { "cache" } else { "model" };
@@ -167,8 +169,8 @@ pub async fn generate(
     body: Result<JsonBody<GenerateBody>, ApiError>,
 ) -> Result<Response, ApiError> {
     let JsonBody(body) = body.map_err(ApiError::unprocessable)?;
-    let Options { model, user, .. } = body.options;
-    let caller = client.caller(user.as_deref());
+    let Options { model, user, user_id, .. } = body.options;
+    let caller = client.caller(&state, user.as_deref(), user_id).await?;
     let (answer, usage, terms) = one(&state, &client, caller, body.request, model.as_deref(), body.input).await?;
     Ok(with_terms(Json(GenerateAnswer { response: answer.text, usage }).into_response(), &terms))
 }

@@ -53,9 +53,26 @@ impl RequestId {
 }
 
 impl Client {
-    /// In whose name something is generated. Who may act for others may name the `user` whose turn it is.
-    pub fn caller(&self, user: Option<&str>) -> Caller {
-        let Identity { user_id, department, credential, .. } = &self.identity;
+    /// In whose name something is generated: the client's own, or that of the user whom the request names, where the client
+    /// may act for others. Such a client may also say whose turn it is.
+    ///
+    /// # Errors
+    /// When the client may not act for others, or there is no such user.
+    pub async fn caller(
+        &self,
+        state: &AppState,
+        user: Option<&str>,
+        user_id: Option<String>,
+    ) -> Result<Caller, ApiError> {
+        let other = match self.acting_for(user_id)? {
+            id if id == self.identity.user_id => None,
+            id => Some(state.auth.acting_for(&id, &self.identity).await?),
+        };
+        Ok(self.caller_as(other.as_ref().unwrap_or(&self.identity), user))
+    }
+
+    fn caller_as(&self, identity: &Identity, user: Option<&str>) -> Caller {
+        let Identity { user_id, department, credential, .. } = identity;
         let anonymous = *credential == Credential::Anonymous;
         let turn = match user {
             Some(user) if anonymous || self.identity.may(Scope::ActAs) => user_key(user),

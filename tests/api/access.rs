@@ -275,3 +275,30 @@ async fn administrators_add_users_and_keys_and_take_them_back() {
     assert_eq!((changed["disabled"].as_bool(), changed["role"].as_str()), (Some(true), Some("admin")));
     assert_eq!(post(address, "/v1/chat/completions", bearer(good), &ask("hi")).await.status, 401);
 }
+
+#[tokio::test]
+async fn a_user_id_in_the_body_is_ones_own_or_takes_the_right_to_act_for_others() {
+    let server = server().await;
+    let (address, auth) = (server.address, &server.state.auth);
+    let ann = auth.find_user("ann").await.unwrap().id;
+    let own = bearer(&key(auth, "ann", &[]).await);
+    let (root, acting) = (auth.find_user("root").await.unwrap().id, Some(("x-internal-auth", INTERNAL.to_owned())));
+    for (header, user_id, status) in [
+        (own.clone(), ann.as_str(), 200),
+        (own, root.as_str(), 403),
+        (acting.clone(), ann.as_str(), 200),
+        (acting.clone(), "nobody", 404),
+        (bearer(&key(auth, "root", &[Scope::Generate, Scope::ActAs]).await), ann.as_str(), 200),
+    ] {
+        for (path, body) in [("/v1/chat/completions", ask("hi")), ("/ask", json!({"prompt": "hi"}))] {
+            let reply = post(address, path, header.clone(), &with(body, json!({"user_id": user_id}))).await;
+            assert_eq!(reply.status, status, "{path} for {user_id}: {}", reply.text());
+        }
+    }
+    let reply = post(address, "/ask", acting, &json!({"prompt": "whose?", "user_id": ann})).await;
+    let id = reply.header("x-steppe-request-id").unwrap().trim_start_matches("req_").to_owned();
+    assert_eq!(auth.store().finished_request(&id).await.unwrap().unwrap().user_id, ann);
+    let headers = [("authorization", "Bearer of-a-library"), ("x-internal-auth", INTERNAL)];
+    let both = send(address, "GET", "/v1/models", &headers, b"").await;
+    assert_eq!(both.status, 200, "the service's key counts before a library's own bearer");
+}

@@ -62,7 +62,7 @@ async fn chat(state: &AppState, client: &Client, body: ChatRequest) -> Result<Re
     state.check_choices("n", body.options.choices)?;
     let choices = body.options.choices;
     let refused = |error| refusal(error, "messages");
-    let caller = client.caller(body.options.user.as_deref());
+    let caller = client.caller(state, body.options.user.as_deref(), body.options.user_id).await?;
     let answers = generator.answer(&state.gate, caller, vec![body.request], choices).await.map_err(refused)?;
     let terms = answers.terms;
     let head = Head::new("chatcmpl", &client.request_id, generator.model());

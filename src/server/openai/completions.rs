@@ -39,7 +39,7 @@ pub async fn completions(
     let refused = |error| refusal(error, "prompt");
     let echo = if body.echo { Some(prompt_texts(generator, &body)) } else { None };
     let with_logprobs = body.requests.first().is_some_and(|request| request.logprobs.is_some());
-    let caller = client.caller(body.options.user.as_deref());
+    let caller = client.caller(&state, body.options.user.as_deref(), body.options.user_id).await?;
     let answers = generator.answer(&state.gate, caller, body.requests, choices).await.map_err(refused)?;
     let terms = answers.terms;
     let style = Style {

@@ -76,8 +76,10 @@ pub struct GenerationFields {
     pub stream: Option<bool>,
     /// Only with `stream`.
     pub stream_options: Option<StreamOptions>,
-    /// Requests of one user share one turn in the queue.
+    /// Whose turn in the queue it is, where nobody need say who asks or one asks for others.
     pub user: Option<String>,
+    /// For whom one asks and who pays: oneself, or another for those who may act for others.
+    pub user_id: Option<String>,
     #[schema(ignore)]
     session_id: Unbuilt,
     #[schema(ignore)]
@@ -129,6 +131,8 @@ pub struct Options {
     pub include_usage: bool,
     /// Whose turn it is, by the request's own word.
     pub user: Option<String>,
+    /// For whom it is asked, by the request's own word.
+    pub user_id: Option<String>,
 }
 
 impl GenerationFields {
@@ -162,6 +166,7 @@ impl GenerationFields {
             stream,
             include_usage: self.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
             user: self.user,
+            user_id: self.user_id,
         })
     }
 

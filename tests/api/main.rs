@@ -16,6 +16,7 @@ mod harness;
 mod health;
 mod http;
 mod issuer;
+mod killed;
 mod lifecycle;
 mod limits;
 mod loading;

@@ -1,5 +1,6 @@
 //! Steppe serves local language models in its own process. The binary is thin; this library is the program.
 
+pub mod audit;
 pub mod auth;
 pub mod bench;
 pub mod cache;

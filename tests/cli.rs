@@ -134,3 +134,61 @@ fn damaged_models_are_listed_with_the_reason_and_missing_ones_with_what_is_there
     assert!(error(&steppe(here, &["inspect", "other"])).contains("there are: noise"));
     assert!(error(&steppe(here, &["inspect", "noise"])).contains("noise.gguf"));
 }
+
+#[test]
+fn changes_of_users_and_keys_are_in_the_audit_log_which_can_be_proven() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    assert!(out(&steppe(here, &["audit", "verify"])).contains("there are no rows"));
+    let password = out(&steppe(here, &["user", "add", "maria", "--department", "Accounting"]));
+    let key = out(&steppe(here, &["key", "create", "maria", "--name", "лэптоп"]));
+    let listed = out(&steppe(here, &["key", "list", "maria"]));
+    let id = listed.split(' ').next().unwrap();
+    out(&steppe(here, &["user", "list"]));
+    out(&steppe(here, &["key", "revoke", "maria", id]));
+    let passwd = out(&steppe(here, &["user", "passwd", "maria"]));
+    out(&steppe(here, &["user", "disable", "maria"]));
+    error(&steppe(here, &["user", "disable", "nobody"]));
+
+    let exported = out(&steppe(here, &["audit", "export"]));
+    let events: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let actions: Vec<&str> = events.iter().map(|event| event["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["user add", "key create", "key revoke", "user passwd", "user disable"]);
+    for event in &events {
+        let actor = event["actor"].as_str().unwrap();
+        assert!(actor.strip_prefix("cli:").is_some_and(|name| !name.is_empty()), "{actor}");
+        assert_eq!((&event["kind"], &event["credential"]), (&"admin".into(), &"shell".into()));
+    }
+    assert_eq!((&events[0]["details"]["username"], &events[1]["details"]["name"]), (&"maria".into(), &"лэптоп".into()));
+    assert_eq!((&events[1]["object"], &events[2]["object"]), (&events[2]["object"], &format!("key:{id}").into()));
+    let last_word = |text: &str| text.split_whitespace().last().unwrap().to_owned();
+    for secret in [last_word(&password), last_word(&key), last_word(&passwd)] {
+        assert!(secret.len() >= 20 && !exported.contains(&secret), "{secret}");
+    }
+    let syslog = out(&steppe(here, &["audit", "export", "--format", "syslog", "--from", "2020-01-01"]));
+    assert!(syslog.lines().count() == 5 && syslog.lines().all(|line| line.starts_with("<110>1 20")), "{syslog}");
+    assert_eq!(out(&steppe(here, &["audit", "export", "--to", "2020-01-01"])), "");
+    assert!(error(&steppe(here, &["audit", "export", "--to", "x"])).contains("2026-01-31T15:00:00Z"));
+
+    let told = out(&steppe(here, &["audit", "verify"]));
+    assert!(told.starts_with("5 rows, 1 to 5, from 20"), "{told}");
+    let anchor = told.lines().find_map(|line| line.strip_prefix("--anchor ")).unwrap().split(' ').next().unwrap();
+    out(&steppe(here, &["audit", "verify", "--anchor", anchor, "--lang", "ru"]));
+    let other = anchor.replace("5:", "4:");
+    assert!(error(&steppe(here, &["audit", "verify", "--anchor", &other])).contains("row 4 is not the one"));
+
+    // The database is a file that somebody else can write to, too.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = steppe::store::Store::sqlite(&here.join("data/steppe.db")).await.unwrap();
+        let change = store.write_apart(|connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 3").execute(connection).await?;
+                Ok(())
+            })
+        });
+        change.await.unwrap();
+        store.close().await;
+    });
+    assert!(error(&steppe(here, &["audit", "verify"])).contains("row 3 was changed"));
+}

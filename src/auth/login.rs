@@ -18,6 +18,10 @@ pub struct Login {
     pub refresh_token: String,
     /// What they may do.
     pub role: Role,
+    /// Whose they are.
+    pub user_id: String,
+    /// Under what name.
+    pub name: String,
 }
 
 const REFRESH_CHARACTERS: usize = 43;
@@ -106,6 +110,8 @@ impl Authenticator {
             expires_in: self.inner.tokens.lifetime.as_secs(),
             refresh_token,
             role: user.role,
+            user_id: user.id.clone(),
+            name: user.name.clone(),
         })
     }
 }

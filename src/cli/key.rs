@@ -1,9 +1,10 @@
 //! `steppe key`: API keys.
 
 use clap::Subcommand;
+use serde_json::json;
 
 use super::config_args::PlaceArgs;
-use super::with_users;
+use super::{deed, with_users};
 use crate::auth::{KeyRequest, Scope};
 use crate::lang::Lang;
 use crate::limits::Quota;
@@ -68,8 +69,12 @@ impl Args {
                     let expires_at = days.map(|days| now() + i64::from(days) * DAY_MILLISECONDS);
                     let limits = Quota { requests_per_minute, tokens_per_minute, ..Quota::default() };
                     let request = KeyRequest { name, scopes: scope, models: model, limits, expires_at };
-                    println!("{}", auth.make_key(&user.id, request).await?.secret);
-                    Ok(())
+                    let made = auth.make_key(&user.id, request).await?;
+                    println!("{}", made.secret);
+                    let key = made.key;
+                    let told =
+                        json!({"user_id": user.id, "name": key.name, "scopes": key.scopes, "models": key.models});
+                    Ok(Some(deed("key create", format!("key:{}", key.id), told)))
                 })
             }
             Action::List { user, config } => with_users(config, async |auth| {
@@ -82,11 +87,12 @@ impl Args {
                     };
                     println!("{} …{} {:<20} {} {state}", key.id, key.hint, key.name, key.scopes.join(","));
                 }
-                Ok(())
+                Ok(None)
             }),
             Action::Revoke { user, id, config } => with_users(config, async |auth| {
                 let user = auth.find_user(&user).await?;
-                Ok(auth.store().revoke_api_key(&user.id, &id).await?)
+                auth.store().revoke_api_key(&user.id, &id).await?;
+                Ok(Some(deed("key revoke", format!("key:{id}"), json!({"user_id": user.id}))))
             }),
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: one enum variant, one file and one `run` per subcommand. Must not know what a subcommand does.
 
+mod audit;
 mod bench;
 mod check_config;
 mod config_args;
@@ -13,15 +14,21 @@ mod pull;
 mod quantize;
 mod secret;
 mod serve;
+mod unix_user;
 mod user;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::audit::{Actor, Audit, Event, Kind};
 use crate::auth::Authenticator;
 use crate::lang::Lang;
 use crate::startup;
+
+/// A change is written down in so long, or that is an error.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves local language models behind an OpenAI-compatible API.
 #[derive(Debug, Parser)]
@@ -58,6 +65,8 @@ enum Command {
     Key(key::Args),
     /// Rotate the keys that replicas share.
     Secret(secret::Args),
+    /// Prove the audit log, and write it out.
+    Audit(audit::Args),
     /// Put load on any OpenAI-compatible server and measure it.
     Bench(bench::Args),
 }
@@ -76,19 +85,39 @@ impl Command {
             Self::User(args) => args.run(lang),
             Self::Key(args) => args.run(lang),
             Self::Secret(args) => args.run(lang),
+            Self::Audit(args) => args.run(lang),
             Self::Bench(args) => args.run(lang),
         }
     }
 }
 
-/// Does something with the users and keys of the configured database.
+/// Does something with the users and keys of the configured database; what was changed goes into the audit log.
 fn with_users(
     config: config_args::PlaceArgs,
-    work: impl AsyncFnOnce(Authenticator) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(Authenticator) -> anyhow::Result<Option<Event>>,
 ) -> anyhow::Result<()> {
-    let config = config.load()?.config;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async { work(startup::open_auth(&config).await?).await })
+    let mut config = config.load()?.config;
+    // A file that is made here might belong to somebody else than the server.
+    config.audit.file.take_if(|file| !file.exists());
+    runtime()?.block_on(async {
+        let auth = startup::open_auth(&config).await?;
+        let audit = Audit::open(auth.store().clone(), &config.audit).await?;
+        let Some(event) = work(auth).await? else { return Ok(()) };
+        audit.record(event);
+        anyhow::ensure!(audit.flush(AUDIT_PATIENCE).await, "it is done, but the audit log could not be written");
+        Ok(())
+    })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
+}
+
+/// Something that whoever runs this program has done to an object. Never a secret in `details`.
+fn deed(action: &str, object: String, details: serde_json::Value) -> Event {
+    let actor = Actor { name: format!("cli:{}", unix_user::name()), credential: "shell", ..Actor::default() };
+    let details = if let serde_json::Value::Object(details) = details { details } else { serde_json::Map::new() };
+    Event { actor, object, details, outcome: "done".into(), ..Event::new(Kind::Admin, action) }
 }
 
 /// Parses the process's arguments, runs the subcommand and turns an error into one message and a non-zero exit.

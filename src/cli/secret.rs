@@ -1,9 +1,10 @@
 //! `steppe secret`: the keys that replicas share through the database.
 
 use clap::{Subcommand, ValueEnum};
+use serde_json::json;
 
 use super::config_args::PlaceArgs;
-use super::with_users;
+use super::{deed, with_users};
 use crate::lang::Lang;
 use crate::store::Purpose;
 
@@ -33,6 +34,8 @@ enum Kind {
     KeyPepper,
     /// Seals entries of the prompt cache
     CacheMac,
+    /// Seals the audit log where no `audit.key` is configured
+    AuditKey,
 }
 
 impl Args {
@@ -44,6 +47,7 @@ impl Args {
             Kind::TokenKey => Purpose::TokenKey,
             Kind::KeyPepper => Purpose::KeyPepper,
             Kind::CacheMac => Purpose::CacheMac,
+            Kind::AuditKey => Purpose::AuditKey,
         };
         with_users(config, async |auth| {
             // 64 hexadecimal digits are a seed, a pepper and a key alike.
@@ -56,7 +60,8 @@ impl Args {
                     format!("поколение {generation}; перезапустите серверы, чтобы его использовать"),
                 )
             );
-            Ok(())
+            let name = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            Ok(Some(deed("secret rotate", format!("secret:{name}"), json!({"generation": generation}))))
         })
     }
 }

@@ -4,12 +4,14 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use serde_json::{Value as Json, json};
 
 use super::config_args::PlaceArgs;
-use super::with_users;
+use super::{deed, with_users};
+use crate::audit::Event;
 use crate::auth::{Account, AccountChange, Authenticator};
 use crate::lang::Lang;
-use crate::store::Role;
+use crate::store::{Role, User};
 
 /// Arguments of `steppe user`.
 #[derive(Debug, clap::Args)]
@@ -75,9 +77,10 @@ impl Args {
                 let password = password_stdin.then(read_password).transpose()?;
                 let (user, made) = auth.add_user(Account { name, password, role, department }).await?;
                 tell_password(&user.name, made.as_deref(), lang);
-                Ok(())
+                let told = json!({"role": user.role.as_str(), "department_id": user.department_id});
+                Ok(Some(changed("user add", &user, told)))
             }),
-            Action::List { config } => with_users(config, async |auth| list(&auth, lang).await),
+            Action::List { config } => with_users(config, async |auth| list(&auth, lang).await.map(|()| None)),
             Action::Passwd { name, password_stdin, config } => with_users(config, async |auth| {
                 let user = auth.find_user(&name).await?;
                 let made = (!password_stdin).then(Authenticator::random_password);
@@ -85,7 +88,7 @@ impl Args {
                 let change = AccountChange { password: Some(password), ..AccountChange::default() };
                 auth.change_user(&user.id, change).await?;
                 tell_password(&user.name, made.as_deref(), lang);
-                Ok(())
+                Ok(Some(changed("user passwd", &user, json!({}))))
             }),
             Action::Disable { name, config } => with_users(config, async |auth| disable(&auth, &name, true).await),
             Action::Enable { name, config } => with_users(config, async |auth| disable(&auth, &name, false).await),
@@ -93,11 +96,16 @@ impl Args {
     }
 }
 
-async fn disable(auth: &Authenticator, name: &str, disabled: bool) -> anyhow::Result<()> {
+async fn disable(auth: &Authenticator, name: &str, disabled: bool) -> anyhow::Result<Option<Event>> {
     let user = auth.find_user(name).await?;
     let change = AccountChange { disabled: Some(disabled), ..AccountChange::default() };
     auth.change_user(&user.id, change).await?;
-    Ok(())
+    Ok(Some(changed(if disabled { "user disable" } else { "user enable" }, &user, json!({}))))
+}
+
+fn changed(action: &str, user: &User, mut details: Json) -> Event {
+    details["username"] = user.name.as_str().into();
+    deed(action, format!("user:{}", user.id), details)
 }
 
 #[expect(clippy::print_stdout, reason = "the output of the command")]

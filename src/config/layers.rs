@@ -46,7 +46,8 @@ const PLAIN: [(&str, &str); 29] = [
     ("RETRY_MAX_DELAY", "retry.max_delay"),
 ];
 /// Keys whose values are shown to nobody.
-const SECRET: [&str; 5] = ["auth.internal_key", "auth.jwt_secret", "directory.bind_password", "redis.url", "store.url"];
+const SECRET: [&str; 6] =
+    ["audit.key", "auth.internal_key", "auth.jwt_secret", "directory.bind_password", "redis.url", "store.url"];
 
 /// The names of these variables, sorted.
 pub fn plain_variables() -> impl Iterator<Item = &'static str> {

@@ -1,6 +1,7 @@
 //! Configuration: the layers (defaults, file, environment, flags) become a [`RawConfig`], that becomes a [`Config`],
 //! resolved and validated once. One file per section. Everybody else receives their own section and reads no flag, variable or file.
 
+mod audit;
 mod auth;
 mod billing;
 mod cache;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditSettings;
 use crate::kv_store::RedisSettings;
 use crate::ledger::LedgerSettings;
 use crate::limits::LimitSettings;
@@ -106,6 +108,7 @@ pub struct RawConfig {
     pub retry: resilience::RawRetry,
     pub circuit_breaker: resilience::RawCircuitBreaker,
     pub store: store::RawStore,
+    pub audit: audit::RawAudit,
     pub telemetry: telemetry::RawTelemetry,
     pub data: data::RawData,
 }
@@ -131,6 +134,7 @@ impl RawConfig {
             retry,
             breakers: self.circuit_breaker.resolve(origin)?,
             store: self.store.resolve(&self.data, origin)?,
+            audit: self.audit.resolve(&self.data, origin)?,
             telemetry: self.telemetry.resolve(&self.data, origin)?,
             data: self.data.dir.into(),
         })
@@ -168,6 +172,8 @@ pub struct Config {
     pub breakers: BreakerSettings,
     /// The SQL database.
     pub store: StoreConfig,
+    /// Who did what.
+    pub audit: AuditSettings,
     /// Logs.
     pub telemetry: TelemetryConfig,
     /// Where everything written at run time goes.

@@ -1,11 +1,13 @@
 //! What a request has been promised before it started, and what becomes of it: its hold in the ledger and its share of the
 //! limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::CacheOutcome;
+use super::trail::Trail;
 use crate::engine::TokenUsage;
 use crate::ledger::{Hold, Outcome, Usage};
 use crate::limits::Admission;
@@ -18,10 +20,11 @@ pub(super) struct Bill {
     pub admission: Admission,
     pub cache: CacheOutcome,
     pub metrics: Metrics,
+    pub trail: Trail,
 }
 
 /// What a run has come to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Account {
     /// Of all answers together.
     pub usage: TokenUsage,
@@ -29,6 +32,8 @@ pub(super) struct Account {
     pub queue_wait: Option<Duration>,
     /// Time to its first token.
     pub first_token: Option<Duration>,
+    /// What was answered, where that is written down.
+    pub answers: Option<Arc<[String]>>,
 }
 
 impl Bill {
@@ -40,7 +45,8 @@ impl Bill {
             completion_tokens: account.usage.completion_tokens as u64,
             from_cache: false,
         };
-        self.close(usage.prompt_tokens + usage.completion_tokens, usage, outcome, account).await;
+        let tokens = usage.prompt_tokens + usage.completion_tokens;
+        self.close(tokens, usage, outcome, account).await;
     }
 
     /// For one who has got what another has paid for, or what was there.
@@ -54,9 +60,10 @@ impl Bill {
         self.close(0, usage, outcome, account).await;
     }
 
-    async fn close(self, limited_tokens: u64, usage: Usage, outcome: Outcome, account: Account) {
-        let Self { hold, admission, cache, metrics } = self;
-        admission.finish(limited_tokens);
+    /// Of the limits, `tokens` are used.
+    async fn close(self, tokens: u64, usage: Usage, outcome: Outcome, account: Account) {
+        let Self { hold, admission, cache, metrics, trail } = self;
+        admission.finish(tokens);
         metrics.cache_request(cache.as_str());
         let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
         let details = json!({
@@ -65,13 +72,18 @@ impl Bill {
             "first_token_ms": milliseconds(account.first_token),
         });
         let request_id = hold.request_id().to_owned();
-        match hold.settle(usage, outcome, details.to_string()).await {
-            Ok(cost) => metrics.settlement(outcome.as_str(), cost),
+        let cost = match hold.settle(usage, outcome, details.to_string()).await {
+            Ok(cost) => {
+                metrics.settlement(outcome.as_str(), cost);
+                Some(cost)
+            }
             Err(error) => {
                 metrics.settlement("unsettled", 0);
                 tracing::error!(request_id, %error, "a request is not settled yet");
+                None
             }
-        }
+        };
+        trail.end(usage, outcome, cost, details, account.answers);
     }
 }
 

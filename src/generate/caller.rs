@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::audit::Actor;
 use crate::limits::Quota;
 
 /// Who asks.
@@ -12,6 +13,10 @@ pub struct Caller {
     pub request_id: String,
     /// Who asks.
     pub user_id: String,
+    /// Who asks, as the audit log names them.
+    pub actor: Actor,
+    /// By what method and route, as the audit log names it.
+    pub action: String,
     /// With what API key, if with one, and its own limits.
     pub key: Option<(String, Quota)>,
     /// For what department, if for one, and its own limits.

@@ -31,6 +31,8 @@ pub(super) struct Flight {
 struct State {
     /// Everything so far, for those who join; none where nobody may.
     told: Option<Vec<Told>>,
+    /// The texts so far, where the audit log is told.
+    texts: Option<Vec<String>>,
     /// Oldest first.
     seats: Vec<Seat>,
     next_number: u64,
@@ -68,10 +70,12 @@ pub(super) struct Ended {
 }
 
 impl Flight {
-    /// A run of so many answers, `choices` to each prompt; others may join one that has an identity.
-    pub fn new(answers: usize, choices: usize, identity: Option<String>) -> Arc<Self> {
+    /// A run of so many answers, `choices` to each prompt; others may join one that has an identity. The audit log is told
+    /// what was answered if it is `audited`.
+    pub fn new(answers: usize, choices: usize, identity: Option<String>, audited: bool) -> Arc<Self> {
         let state = State {
             told: identity.is_some().then(Vec::new),
+            texts: audited.then(|| vec![String::new(); answers]),
             seats: Vec::new(),
             next_number: 0,
             running: answers,
@@ -130,6 +134,9 @@ impl Flight {
         for seat in &state.seats {
             let _ = seat.out.send((index, piece.clone()));
         }
+        if let (Some(texts), Piece::Text { text, .. }) = (&mut state.texts, &piece) {
+            texts[index].push_str(text);
+        }
         if let Some(told) = &mut state.told {
             told.push((index, piece));
         }
@@ -145,16 +152,18 @@ impl Flight {
         if state.running > 0 {
             return None;
         }
-        let mut account = Account { usage: total(&state.usages, self.choices), ..state.account };
+        let answers = state.texts.take().map(Into::into);
+        let mut account = Account { usage: total(&state.usages, self.choices), answers, ..state.account.clone() };
         let outcome = if state.left.is_some() { Outcome::Cancelled } else { state.outcome };
         if outcome == Outcome::Failed {
             // Nothing was reported, and nothing is charged.
             account.usage = TokenUsage::default();
         }
         if let Some(bill) = state.left.take() {
-            tokio::spawn(bill.settle(account, outcome));
+            tokio::spawn(bill.settle(account.clone(), outcome));
         }
         for (position, Seat { out, bill, .. }) in state.seats.drain(..).enumerate() {
+            let account = account.clone();
             tokio::spawn(async move {
                 if position == 0 {
                     bill.settle(account, outcome).await;

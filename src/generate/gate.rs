@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::bill::Bill;
 use super::flight::Flight;
 use super::prepare::Prepared;
+use super::trail::Trail;
 use super::{CacheOutcome, Caller, GenerateError};
+use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::ledger::{Ledger, LedgerError, NewHold};
 use crate::limits::{Admission, Claim, Limits, Reason, Refusal, Scope, ScopeKind};
@@ -27,6 +29,8 @@ pub struct Gate {
     pub breakers: Breakers,
     /// Counts what happens here.
     pub metrics: Metrics,
+    /// Who asked for what.
+    pub audit: Audit,
     flights: Arc<Mutex<HashMap<String, Arc<Flight>>>>,
 }
 
@@ -53,9 +57,10 @@ impl Gate {
         ledger: Ledger,
         cache: Option<Arc<Cache>>,
         breakers: Breakers,
+        audit: Audit,
         metrics: Metrics,
     ) -> Self {
-        Self { limits, ledger, cache, breakers, metrics, flights: Arc::default() }
+        Self { limits, ledger, cache, breakers, audit, metrics, flights: Arc::default() }
     }
 
     /// The breaker of the model of this id: it opens when steps fail, whoever asks.
@@ -106,6 +111,7 @@ impl Gate {
         most: Most,
         admission: Admission,
         cache: CacheOutcome,
+        trail: Trail,
     ) -> Result<Bill, GenerateError> {
         let hold = self.ledger.hold(NewHold {
             request_id: caller.request_id.clone(),
@@ -122,6 +128,6 @@ impl Gate {
             Err(LedgerError::Short { .. }) => "short",
             Err(_) => "failed",
         });
-        Ok(Bill { hold: hold?, admission, cache, metrics: self.metrics.clone() })
+        Ok(Bill { hold: hold?, admission, cache, metrics: self.metrics.clone(), trail })
     }
 }

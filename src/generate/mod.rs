@@ -13,6 +13,7 @@ mod prepare;
 mod record;
 mod request;
 mod run;
+mod trail;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -103,8 +104,9 @@ impl Generator {
         choices: usize,
     ) -> Result<Answers, GenerateError> {
         let arrival = Instant::now();
+        let asked = trail::asked(&gate.audit, &requests);
         let prepared = self.prepare(requests).await?;
-        let run = Run { generator: self, gate, caller: &caller, prepared, choices, arrival };
+        let run = Run { generator: self, gate, caller: &caller, prepared, asked, choices, arrival };
         run.start().await
     }
 

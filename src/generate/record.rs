@@ -1,5 +1,7 @@
 //! Complete answers as the prompt cache keeps them, so that they can be told again piece by piece.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Piece;
@@ -31,6 +33,18 @@ impl Record {
             }
         }
         self.told
+    }
+
+    /// The answers, each in one piece.
+    pub fn texts(&self) -> Arc<[String]> {
+        let mut texts: Vec<String> = Vec::new();
+        for (index, piece) in &self.told {
+            if let Piece::Text { text, .. } = piece {
+                texts.resize(texts.len().max(index + 1), String::new());
+                texts[*index].push_str(text);
+            }
+        }
+        texts.into()
     }
 
     /// What all answers together are told to have used, `choices` to each prompt.

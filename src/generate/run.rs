@@ -4,14 +4,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
+
 use super::answers::{Answers, Terms};
-use super::bill::Account;
+use super::bill::{Account, Bill};
 use super::choice::Choice;
 use super::flight::{Flight, Told};
 use super::gate::Most;
 use super::prepare::Prepared;
 use super::record::Record;
+use super::trail::Trail;
 use super::{CacheOutcome, Caller, Gate, GenerateError, Generator};
+use crate::audit::Level;
 use crate::cache::{Cache, CacheKey, Tag};
 use crate::engine::{CacheScope, Generation};
 use crate::ledger::Outcome;
@@ -27,6 +31,8 @@ pub(super) struct Run<'a> {
     pub gate: &'a Gate,
     pub caller: &'a Caller,
     pub prepared: Vec<Prepared>,
+    /// What was asked, where that is written down.
+    pub asked: Option<Json>,
     pub choices: usize,
     pub arrival: Instant,
 }
@@ -55,6 +61,18 @@ impl Run<'_> {
 
     fn most(&self) -> Most {
         Most::of(&self.prepared, self.choices)
+    }
+
+    async fn bill(&mut self, most: Most, admission: Admission, cache: CacheOutcome) -> Result<Bill, GenerateError> {
+        let Self { generator, gate, caller, arrival, .. } = *self;
+        let model = &generator.model.id;
+        let trail = Trail::new(&gate.audit, caller, model, self.asked.take(), arrival);
+        gate.bill(caller, model, most, admission, cache, trail).await
+    }
+
+    /// Whether the audit log is told what was answered.
+    fn tells_answers(&self) -> bool {
+        self.gate.audit.level() == Some(Level::Full)
     }
 
     /// The place of this answer in the prompt cache, if it has one.
@@ -97,24 +115,23 @@ impl Run<'_> {
     }
 
     /// Tells again what was told before.
-    async fn repeat(self, admission: Admission, record: Record, age: Duration) -> Result<Answers, GenerateError> {
+    async fn repeat(mut self, admission: Admission, record: Record, age: Duration) -> Result<Answers, GenerateError> {
         let terms = Terms { age: Some(age), ..terms(CacheOutcome::Hit, *admission.rates()) };
         let nothing = Most { prompt: 0, completion: 0 };
-        let model = &self.generator.model.id;
-        let bill = self.gate.bill(self.caller, model, nothing, admission, CacheOutcome::Hit).await?;
-        let account = Account { usage: record.usage(self.choices), ..Account::default() };
+        let bill = self.bill(nothing, admission, CacheOutcome::Hit).await?;
+        let answers = self.tells_answers().then(|| record.texts());
+        let account = Account { usage: record.usage(self.choices), answers, ..Account::default() };
         bill.settle_as_hit(account, Outcome::Completed).await;
         Ok(Answers::stored(terms, record.tell()))
     }
 
     /// Joins a run of the same request where there is one, or runs.
-    async fn run(self, admission: Admission, shelf: Option<Shelf>) -> Result<Answers, GenerateError> {
+    async fn run(mut self, admission: Admission, shelf: Option<Shelf>) -> Result<Answers, GenerateError> {
         let rates = *admission.rates();
         let deadline = self.arrival + self.generator.limits.timeout;
         let outcome = if shelf.is_some() { CacheOutcome::Miss } else { CacheOutcome::Bypass };
-        let model = &self.generator.model.id;
-        let mut bill = self.gate.bill(self.caller, model, self.most(), admission, outcome).await?;
-        let permit = self.gate.model_breaker(model).admit()?;
+        let mut bill = self.bill(self.most(), admission, outcome).await?;
+        let permit = self.gate.model_breaker(&self.generator.model.id).admit()?;
         // Nothing waits while the flights are locked: of those who ask the same, one runs and the others join.
         let mut flights = self.gate.flights();
         let name = shelf.as_ref().map(|shelf| shelf.key.name().to_owned());
@@ -135,7 +152,7 @@ impl Run<'_> {
         // Who joins has a deadline of their own.
         let generations = self.submit(shelf.is_none().then_some(deadline))?;
         let identity = shelf.as_ref().map(|shelf| shelf.identity.clone());
-        let flight = Flight::new(generations.len(), self.choices, identity);
+        let flight = Flight::new(generations.len(), self.choices, identity, self.tells_answers());
         let Ok((place, receiver)) = flight.board(bill) else { return Err(GenerateError::Lost) };
         if let (Some(name), true) = (name, shelf.is_some()) {
             flights.insert(name, Arc::clone(&flight));

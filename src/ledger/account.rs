@@ -68,21 +68,6 @@ pub(super) fn date(day: i64) -> String {
     format!("{year}-{month:02}-{day:02}")
 }
 
-/// The day since 1970 of `2026-01-31`; none of what is no day of the calendar.
-pub fn parse_day(text: &str) -> Option<i64> {
-    let numbers: Vec<i64> = text.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [year, month, day] = numbers[..] else { return None };
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) {
-        return None;
-    }
-    // Howard Hinnant, days_from_civil: years begin in March.
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    (date(days) == text).then_some(days)
-}
-
 fn civil(day: i64) -> (u64, u64, u64) {
     civil_from_days(day.max(0) as u64)
 }
@@ -90,7 +75,7 @@ fn civil(day: i64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Subject;
+    use crate::ledger::{Subject, parse_day};
 
     #[test]
     fn days_are_read_as_they_are_written() {

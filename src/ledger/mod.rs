@@ -19,7 +19,8 @@ use futures_core::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-pub use account::{Account, parse_day};
+pub use crate::calendar::parse_day;
+pub use account::Account;
 pub use administration::{Balance, BudgetState};
 pub use error::LedgerError;
 pub use hold::{Hold, Outcome};

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Router, http::HeaderValue};
 
 use super::AppState;
@@ -38,11 +38,22 @@ async fn guard(
         },
     );
     let identity = identified?;
-    if !identity.may(scope) {
-        return Err(Problem::NotAllowed(scope).into());
-    }
-    request.extensions_mut().insert(identity);
-    Ok(next.run(request).await)
+    let refusal = if !identity.may(scope) {
+        Some(Problem::NotAllowed(scope))
+    } else if state.gate.audit.is_blocked() && scope != Scope::Metrics {
+        Some(Problem::Audit)
+    } else {
+        None
+    };
+    let mut response = if let Some(problem) = refusal {
+        ApiError::from(problem).into_response()
+    } else {
+        request.extensions_mut().insert(identity.clone());
+        next.run(request).await
+    };
+    // The audit log asks who it was.
+    response.extensions_mut().insert(identity);
+    Ok(response)
 }
 
 async fn identify(auth: &Authenticator, headers: &HeaderMap) -> Result<Identity, AuthError> {

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::HeaderMap;
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 
 use super::AppState;
 use super::error::ApiError;
@@ -13,6 +13,7 @@ use super::messages;
 use super::openai::fields::user_key;
 use super::problem::Problem;
 use super::terms::cache_use;
+use super::trail::actor;
 use crate::auth::{Credential, Identity, Scope};
 use crate::config::{Network, Tenant};
 use crate::generate::{CacheUse, Caller, Generator};
@@ -31,6 +32,8 @@ pub struct Client {
     pub address: Address,
     /// The request's id, made here.
     pub request_id: RequestId,
+    /// Method and route.
+    action: String,
     /// What may come from the prompt cache.
     cache: CacheUse,
     idempotency_key: Option<String>,
@@ -91,6 +94,8 @@ impl Client {
         Caller {
             request_id: self.request_id.0.clone(),
             user_id: user_id.clone(),
+            actor: actor(&self.identity),
+            action: self.action.clone(),
             key,
             department: department.clone(),
             address: Some(self.address.0),
@@ -121,10 +126,12 @@ impl FromRequestParts<AppState> for Client {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let identity = parts.extensions.get::<Identity>().cloned().ok_or(Problem::NoCredential)?;
         let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::fresh);
+        let route = parts.extensions.get::<MatchedPath>();
         Ok(Self {
             language: messages::language(&parts.headers),
             identity,
-            address: address(parts, &state.config.trusted_proxies),
+            address: Address::of(&parts.extensions, &parts.headers, &state.config.trusted_proxies),
+            action: format!("{} {}", parts.method, route.map_or(parts.uri.path(), MatchedPath::as_str)),
             request_id,
             cache: cache_use(&parts.headers),
             idempotency_key: idempotency_key(&parts.headers),
@@ -143,13 +150,16 @@ impl FromRequestParts<AppState> for Address {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
-        Ok(address(parts, &state.config.trusted_proxies))
+        Ok(Self::of(&parts.extensions, &parts.headers, &state.config.trusted_proxies))
     }
 }
 
-fn address(parts: &Parts, trusted: &[Network]) -> Address {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    Address(forwarded(peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical(), &parts.headers, trusted))
+impl Address {
+    /// Of a request with these extensions and headers.
+    pub fn of(extensions: &Extensions, headers: &HeaderMap, trusted: &[Network]) -> Self {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        Self(forwarded(peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical(), headers, trusted))
+    }
 }
 
 /// Each proxy appends the address that it was called from: the last one that is no trusted proxy is the client's.

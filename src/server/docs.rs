@@ -5,7 +5,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::admin::{cache, keys, money, users};
+use super::admin::{audit, cache, keys, money, users};
 use super::openai::{chat, completions, models};
 use super::{AppState, ask, billing, checks, health, requests, token, tokens};
 
@@ -44,6 +44,7 @@ use super::{AppState, ask, billing, checks, health, requests, token, tokens};
         money::set_budget,
         money::remove_budget,
         money::transactions_csv,
+        audit::list_events,
         cache::purge,
         users::list_users,
         users::add_user,

@@ -13,6 +13,7 @@ use super::client::RequestId;
 use super::error::ApiError;
 use super::messages;
 use super::problem::Problem;
+use super::trail::Visit;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id that `/v1/requests` knows a request by.
@@ -38,6 +39,7 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
     let request_id = request_id(request.headers(), &own_id);
     request.extensions_mut().insert(own_id.clone());
     let language = messages::language(request.headers());
+    let visit = Visit::of(&request, &own_id, &state);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -46,7 +48,9 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
         Some(host) => ApiError::from(Problem::Host(host)).into_response(),
         None => next.run(request).await,
     };
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+    let error = response.extensions_mut().remove::<ApiError>();
+    visit.record(&state, &mut response, error.as_ref(), started.elapsed());
+    if let Some(error) = error {
         // What inner layers have said, such as who may read this, stays.
         let (mut head, _) = response.into_parts();
         let (rendered, body) = error.render(language).into_parts();

@@ -73,6 +73,7 @@ fn english(problem: &Problem, field: &str) -> String {
         Problem::OwnAccount => "Nobody may shut themselves out; another administrator can.".into(),
         Problem::Store => "The server's database does not answer. Try again in a few seconds.".into(),
         Problem::Identity => "The credential cannot be checked now. Try again in a minute.".into(),
+        Problem::Audit => "The audit log cannot be written, and nothing is done without it. Try again later.".into(),
         Problem::Host(host) => format!("This server is not to be addressed as `{host}`; its administrator says how."),
         Problem::NoModel(model) => {
             format!("The model `{model}` does not exist here; GET /v1/models lists those that do.")
@@ -108,6 +109,9 @@ fn english_reason(reason: &Reason, field: &str) -> String {
         }
         Reason::Amount => format!("`{field}` is no amount that can be booked."),
         Reason::Day => format!("`{field}` must be a day such as 2026-01-31."),
+        Reason::Moment => {
+            format!("`{field}` must be a day such as 2026-01-31, or a moment such as 2026-01-31T15:00:00Z.")
+        }
         Reason::Short(least) => format!("`{field}` must have at least {least} characters."),
         Reason::Word(known) => format!("`{field}` must be one of: {known}."),
         Reason::Below(least) => format!("`{field}` must be at least {least}."),
@@ -151,6 +155,7 @@ fn russian(problem: &Problem, field: &str) -> String {
         Problem::OwnAccount => "Самого себя отключить нельзя; это может другой администратор.".into(),
         Problem::Store => "База данных сервера не отвечает. Повторите через несколько секунд.".into(),
         Problem::Identity => "Сейчас нельзя проверить учётные данные. Повторите через минуту.".into(),
+        Problem::Audit => "Журнал аудита не записывается, а без него сервер не работает. Повторите позже.".into(),
         Problem::Host(host) => format!("К этому серверу нельзя обращаться как `{host}`; как — знает администратор."),
         Problem::NoModel(model) => format!("Модели `{model}` здесь нет; список — GET /v1/models."),
         Problem::NoRoute(path) => format!("По адресу {path} ничего нет; что есть — см. /docs."),
@@ -188,6 +193,7 @@ fn russian_reason(reason: &Reason, field: &str) -> String {
         }
         Reason::Amount => format!("Поле `{field}` — не сумма, которую можно провести."),
         Reason::Day => format!("Поле `{field}` — день вида 2026-01-31."),
+        Reason::Moment => format!("Поле `{field}` — день вида 2026-01-31 или момент вида 2026-01-31T15:00:00Z."),
         Reason::Short(least) => format!("В поле `{field}` должно быть не меньше {least} символов."),
         Reason::Word(known) => format!("Поле `{field}` — одно из: {known}."),
         Reason::Below(least) => format!("Поле `{field}` должно быть не меньше {least}."),

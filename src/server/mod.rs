@@ -29,6 +29,7 @@ mod terms;
 mod tls;
 mod token;
 mod tokens;
+mod trail;
 
 pub use docs::ApiDoc;
 pub use openai::unix_time;

@@ -85,6 +85,8 @@ pub enum Problem {
     Store,
     /// Who could say whether the credential is good does not answer.
     Identity,
+    /// Nothing can be written into the audit log, which must be.
+    Audit,
     /// The server is not to be addressed by this name.
     Host(String),
     /// No such model.
@@ -148,6 +150,8 @@ pub enum Reason {
     Amount,
     /// No day such as `2026-01-31`.
     Day,
+    /// No day or moment such as `2026-01-31T15:00:00Z`.
+    Moment,
     /// Fewer characters than this.
     Short(usize),
     /// None of these words.
@@ -176,7 +180,8 @@ impl Problem {
             | Self::Loading
             | Self::Stopping
             | Self::Store
-            | Self::Identity => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Identity
+            | Self::Audit => StatusCode::SERVICE_UNAVAILABLE,
             Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -212,6 +217,7 @@ impl Problem {
             Self::OwnAccount => "own_account",
             Self::Store => "database_unavailable",
             Self::Identity => "identity_unavailable",
+            Self::Audit => "audit_unavailable",
             Self::Host(_) => "host_not_allowed",
             Self::NoModel(_) => "model_not_found",
             Self::NoObject(_) | Self::NoRoute(_) => "not_found",
@@ -231,7 +237,7 @@ impl Problem {
         match self {
             Self::RateLimited(refusal) => refusal.retry_after,
             Self::Overloaded(wait) | Self::ModelResting(wait) => Some((*wait).max(Duration::from_millis(100))),
-            Self::Loading | Self::Stopping | Self::Store | Self::Identity => Some(Duration::from_secs(5)),
+            Self::Loading | Self::Stopping | Self::Store | Self::Identity | Self::Audit => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

@@ -142,8 +142,9 @@ impl AppState {
         }
     }
 
-    /// Brings the engine's own figures into the metrics.
+    /// Brings the figures that the audit log and the engine keep themselves into the metrics.
     pub fn read_engine(&self) {
+        self.metrics.audit(self.gate.audit.counts());
         let Some(generator) = self.loaded() else { return };
         let stats = generator.engine().stats();
         let gauges = EngineGauges {

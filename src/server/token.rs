@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Form, Json};
+use axum::{Extension, Form, Json};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,8 +14,11 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::client::Address;
 use super::messages;
+use super::trail::Deed;
+use crate::audit::Actor;
 use crate::auth::{AuthError, Login};
 use crate::lang::Lang;
+use crate::store::User;
 
 /// The body of `/token`: JSON, or OAuth2's form.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -101,7 +104,16 @@ pub async fn token(
                     Err(_) => "refused",
                 },
             );
-            login.map(tokens).map_err(|error| Refusal::new(&error, lang))
+            match login {
+                Ok(login) => Ok(tokens(login, "password")),
+                Err(error) => {
+                    // What belongs to nobody may be a password in the wrong field, and is not written down.
+                    let user = state.auth.store().user_named(&name).await.ok().flatten();
+                    let known = |user: User| Actor { id: user.id, name: user.name, ..Actor::default() };
+                    let deed = Deed { actor: user.map(known), ..Deed::default() };
+                    Ok((Extension(deed), Refusal::new(&error, lang)).into_response())
+                }
+            }
         }
         Some("refresh_token") => {
             let body = RefreshRequest { refresh_token: body.refresh_token };
@@ -132,7 +144,8 @@ pub async fn refresh(
     OAuthBody(body, lang): OAuthBody<RefreshRequest>,
 ) -> Result<Response, Refusal> {
     let token = required(body.refresh_token, "refresh_token", lang)?;
-    state.auth.refresh(&token).await.map(tokens).map_err(|error| Refusal::new(&error, lang))
+    let login = state.auth.refresh(&token).await.map_err(|error| Refusal::new(&error, lang))?;
+    Ok(tokens(login, "refresh token"))
 }
 
 /// Take a token back. One that is not good is none to take back (RFC 7009).
@@ -154,7 +167,9 @@ pub async fn revoke(
     Ok(StatusCode::OK)
 }
 
-fn tokens(login: Login) -> Response {
+fn tokens(login: Login, credential: &'static str) -> Response {
+    let actor = Actor { id: login.user_id, name: login.name, credential, ..Actor::default() };
+    let deed = Deed { actor: Some(actor), ..Deed::default() };
     let answer = TokenAnswer {
         access_token: login.access_token,
         token_type: "bearer",
@@ -162,7 +177,7 @@ fn tokens(login: Login) -> Response {
         refresh_token: login.refresh_token,
         role: login.role.as_str(),
     };
-    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+    (Extension(deed), [(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }
 
 fn required(value: Option<String>, name: &str, lang: Lang) -> Result<String, Refusal> {
@@ -191,6 +206,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for OAuthBody<T> {
             let bytes = Bytes::from_request(request, state).await.map_err(|_| malformed())?;
             serde_json::from_slice(&bytes).map_err(|_| malformed())
         };
+        if state.gate.audit.is_blocked() {
+            let told = lang.pick("The audit log cannot be written now", "Журнал аудита сейчас не записывается");
+            return Err(Refusal::unavailable(told));
+        }
         match tokio::time::timeout(state.config.receive, read).await {
             Ok(body) => Ok(Self(body?, lang)),
             Err(_) => Err(malformed()),
@@ -216,6 +235,14 @@ pub struct Refusal {
 impl Refusal {
     fn bad(error: &'static str, description: String) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error, description, retry_after: None }
+    }
+
+    fn unavailable(told: &str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            retry_after: Some(5),
+            ..Self::bad("temporarily_unavailable", told.into())
+        }
     }
 
     fn new(error: &AuthError, lang: Lang) -> Self {
@@ -246,11 +273,7 @@ impl Refusal {
             AuthError::Unavailable(..) | AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_) => {
                 tracing::error!("login: {error}");
                 let told = lang.pick("The server cannot check it now", "Сервер сейчас не может это проверить");
-                Self {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    retry_after: Some(5),
-                    ..Self::bad("temporarily_unavailable", told.into())
-                }
+                Self::unavailable(told)
             }
         }
     }

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Map;
 
 use super::Report;
+use crate::audit::{Audit, Event, Log};
 use crate::auth::{Authenticator, Outside};
 use crate::cache::Cache;
 use crate::config::{Config, StoreConfig};
@@ -43,7 +45,11 @@ pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState>
     let ledger = Ledger::open(auth.store().clone(), config.billing.clone()).await?;
     let health = Health::new(auth.store().clone(), shared.clone(), ledger.clone(), config.data.clone());
     let cache = if config.cache.enabled { Some(open_cache(config, auth.store(), shared).await?) } else { None };
-    Ok(AppState::new(config, auth, Gate::new(limits, ledger, cache, breakers, metrics.clone()), health, metrics))
+    let audit = Audit::open(auth.store().clone(), &config.audit).await.context("audit")?;
+    let details = Map::from_iter([("version".to_owned(), env!("CARGO_PKG_VERSION").into())]);
+    audit.record(Event::system("start", details));
+    let gate = Gate::new(limits, ledger, cache, breakers, audit, metrics.clone());
+    Ok(AppState::new(config, auth, gate, health, metrics))
 }
 
 async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::Result<Arc<Cache>> {
@@ -80,16 +86,23 @@ async fn open_auth_with(config: &Config, breakers: &Breakers, outside: Outside) 
     Ok(Authenticator::open_with(store, &config.auth, outside).await?)
 }
 
+/// Opens the database and the audit log in it, to read and to prove it.
+///
+/// # Errors
+/// When the database cannot be opened.
+pub async fn open_audit_log(config: &Config) -> anyhow::Result<Log> {
+    let key = config.audit.key.as_ref().map(SecretString::expose_secret);
+    Ok(Log::open(open_store(&config.store).await?, key).await?)
+}
+
 /// Makes the first user where there is none. Returns the key to try the API with, if one is needed and known.
-pub(super) async fn first_start(
-    config: &Config,
-    auth: &Authenticator,
-    report: Report,
-) -> anyhow::Result<Option<String>> {
+pub(super) async fn first_start(config: &Config, state: &AppState, report: Report) -> anyhow::Result<Option<String>> {
+    let auth = &state.auth;
     let path = config.data.join(KEY_FILE);
     if let Some(first) = auth.first_user().await? {
         write_private(&path, &first.key).with_context(|| path.display().to_string())?;
         report.first_user(&first, &path);
+        state.gate.audit.record(Event { object: first.name.into(), ..Event::system("user add", Map::new()) });
     }
     let known = std::fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
     let good = config.auth.required && !known.is_empty() && auth.bearer(&known).await.is_ok();

@@ -12,18 +12,20 @@ mod sizes;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
+use serde_json::Map;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
+use crate::audit::Event;
 use crate::config::Config;
 use crate::generate::Generator;
 use crate::server;
 use crate::store::Store;
 use crate::telemetry::{self, Metrics};
 
-pub use gateway::{open as open_gateway, open_auth};
+pub use gateway::{open as open_gateway, open_audit_log, open_auth};
 pub use load::load;
 pub use machine::Machine;
 pub use report::Report;
@@ -77,7 +79,7 @@ where
     let metrics = Metrics::new()?;
     let tls = config.server.tls.as_ref().map(server::Tls::open).transpose()?;
     let state = gateway::open(&config, metrics.clone()).await?;
-    let key = gateway::first_start(&config, &state.auth, report).await?;
+    let key = gateway::first_start(&config, &state, report).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let until_stopped = async move {
         let _ = stopped.await;
@@ -112,6 +114,11 @@ where
     let _ = stop.send(());
     let _ = tokio::time::timeout(FLUSH, serving).await;
     let _ = tokio::time::timeout(FLUSH, state.gate.close()).await;
+    let audit = &state.gate.audit;
+    audit.record(Event::system("stop", Map::new()));
+    if !audit.flush(FLUSH).await {
+        tracing::error!("the end of the audit log is not written");
+    }
     outcome
 }
 

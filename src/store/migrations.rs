@@ -3,10 +3,11 @@
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 4] = [
     ("identity", include_str!("migrations/1_identity.sql")),
     ("ledger", include_str!("migrations/2_ledger.sql")),
     ("sources", include_str!("migrations/3_sources.sql")),
+    ("audit", include_str!("migrations/4_audit.sql")),
 ];
 
 /// All steps.

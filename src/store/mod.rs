@@ -2,6 +2,7 @@
 //! both. One file per kind of row. Must not know HTTP, or what a secret is good for.
 
 mod api_keys;
+pub mod audit;
 mod departments;
 mod guard;
 pub mod ledger;
@@ -192,6 +193,28 @@ impl Store {
         let done = work(&mut transaction).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         Ok(done)
+    }
+
+    /// Does `work` by the writer where this process alone writes, else in a transaction of its own: work that takes a lock for
+    /// which other replicas wait must not share a transaction with what others here ask for.
+    pub async fn write_apart<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        if self.file.is_some() { self.write(work, |_| ()).await } else { self.transact(work).await }
+    }
+
+    /// Lets `work` read the database as it is at one moment.
+    pub async fn snapshot<T, E: From<StoreError>>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
+        let mut transaction = self.pool.begin().await.map_err(StoreError::from)?;
+        if self.file.is_none() {
+            let statement = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+            transaction.execute(statement).await.map_err(StoreError::from)?;
+        }
+        work(&mut transaction).await
     }
 
     /// Waits until no statement runs, and closes.

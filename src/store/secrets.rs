@@ -15,6 +15,8 @@ pub enum Purpose {
     KeyPepper,
     /// Authenticates entries of the prompt cache.
     CacheMac,
+    /// Seals the audit log.
+    AuditKey,
 }
 
 /// One generation of a secret.
@@ -38,6 +40,7 @@ impl Purpose {
             Self::TokenKey => "token_key",
             Self::KeyPepper => "key_pepper",
             Self::CacheMac => "cache_mac",
+            Self::AuditKey => "audit_key",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod metrics;
+mod one_line;
 
 use std::fs::OpenOptions;
 use std::sync::Mutex;
@@ -10,6 +11,7 @@ use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+use self::one_line::OneLine;
 use crate::config::TelemetryConfig;
 
 pub use gateway::CacheLookups;
@@ -31,7 +33,7 @@ pub fn init(config: &TelemetryConfig) -> anyhow::Result<()> {
         None => BoxMakeWriter::new(std::io::stderr),
     };
     let filter = EnvFilter::try_new(&config.log_level).context("telemetry.log_level")?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine(writer)).with_ansi(false);
     let started = if config.json { logs.json().try_init() } else { logs.try_init() };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod audit;
 mod caching;
 mod chat;
 mod completions;

@@ -1,8 +1,10 @@
 //! `POST /admin/cache/purge`.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::cache::Tag;
@@ -10,6 +12,7 @@ use crate::server::AppState;
 use crate::server::body::{FromBody, JsonBody, fields};
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::problem::{Problem, Reason};
+use crate::server::trail::Deed;
 
 /// What to forget; nothing named is everything.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -36,8 +39,12 @@ impl FromBody for PurgeBody {
         (status = "5XX", description = "The cache does not answer", body = ErrorBody),
     )
 )]
-pub async fn purge(State(state): State<AppState>, JsonBody(body): JsonBody<PurgeBody>) -> Result<StatusCode, ApiError> {
-    let Some(cache) = &state.gate.cache else { return Ok(StatusCode::NO_CONTENT) };
+pub async fn purge(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody<PurgeBody>,
+) -> Result<(StatusCode, Extension<Deed>), ApiError> {
+    let deed = Extension(Deed::to("cache", json!({"user": body.user, "model": body.model})));
+    let Some(cache) = &state.gate.cache else { return Ok((StatusCode::NO_CONTENT, deed)) };
     let purged = match (body.user, body.model) {
         (Some(_), Some(_)) => return Err(ApiError::invalid("user", Reason::Excludes("model"))),
         (Some(user), None) => cache.purge(Tag::User(&state.auth.find_user(&user).await?.id)).await,
@@ -48,5 +55,5 @@ pub async fn purge(State(state): State<AppState>, JsonBody(body): JsonBody<Purge
         tracing::error!("purge: {error}");
         Problem::Store
     })?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, deed))
 }

@@ -1,17 +1,19 @@
 //! `/admin/users/{id}/keys`.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{LimitsBody, List};
-use crate::auth::{KeyRequest, Scope};
+use crate::auth::{KeyRequest, MadeKey, Scope};
 use crate::server::AppState;
 use crate::server::body::{FromBody, JsonBody, fields};
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::problem::Reason;
+use crate::server::trail::Deed;
 use crate::store::ApiKey;
 
 /// An API key; the key itself is shown only when it is made.
@@ -117,7 +119,7 @@ pub async fn make_key(
     State(state): State<AppState>,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<NewKeyBody>,
-) -> Result<(StatusCode, Json<KeyObject>), ApiError> {
+) -> Result<(StatusCode, Extension<Deed>, Json<KeyObject>), ApiError> {
     let scope = |(index, text): (usize, &String)| {
         let known = Reason::Word("generate, read, act_as, metrics, admin");
         text.parse::<Scope>().map_err(|_| ApiError::invalid(format!("scopes[{index}]"), known))
@@ -132,7 +134,10 @@ pub async fn make_key(
         expires_at: body.expires.map(|seconds| i64::from(seconds) * 1000),
     };
     let made = state.auth.make_key(&user.id, request).await?;
-    Ok((StatusCode::CREATED, Json(KeyObject { key: Some(made.secret), ..made.key.into() })))
+    let MadeKey { key, .. } = &made;
+    let told = json!({"user_id": user.id, "name": key.name, "scopes": key.scopes, "models": key.models});
+    let deed = Extension(Deed::to(format!("key:{}", key.id), told));
+    Ok((StatusCode::CREATED, deed, Json(KeyObject { key: Some(made.secret), ..made.key.into() })))
 }
 
 /// Take a key back.
@@ -151,8 +156,9 @@ pub async fn make_key(
 pub async fn revoke_key(
     State(state): State<AppState>,
     Path((id, key)): Path<(String, String)>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(StatusCode, Extension<Deed>), ApiError> {
     let user = state.auth.find_user(&id).await?;
     state.auth.store().revoke_api_key(&user.id, &key).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let deed = Deed::to(format!("key:{key}"), json!({"user_id": user.id}));
+    Ok((StatusCode::NO_CONTENT, Extension(deed)))
 }

@@ -1,5 +1,6 @@
 //! `/admin/…`: what administrators do through the API. One file per kind of object.
 
+pub mod audit;
 pub mod cache;
 pub mod keys;
 pub mod money;
@@ -70,6 +71,7 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/admin/budgets/{*id}", delete(money::remove_budget))
         .route("/admin/transactions.csv", get(money::transactions_csv))
         .route("/admin/cache/purge", post(cache::purge))
+        .route("/admin/audit", get(audit::list_events))
         .route("/admin/departments", get(users::list_departments))
         .route("/admin/departments/{id}", patch(users::change_department))
 }

@@ -1,12 +1,13 @@
 //! `/admin/users/{id}/topups`, `/admin/budgets` and `/admin/transactions.csv`.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
@@ -19,6 +20,7 @@ use crate::server::body::{FromBody, JsonBody, fields};
 use crate::server::client::Client;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::problem::Reason;
+use crate::server::trail::Deed;
 use crate::store::Store;
 
 /// Largest amount of a top-up or budget, in the currency.
@@ -173,13 +175,15 @@ pub async fn top_up(
     client: Client,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<TopUpBody>,
-) -> Result<(StatusCode, Json<TopUpAnswer>), ApiError> {
+) -> Result<(StatusCode, Extension<Deed>, Json<TopUpAnswer>), ApiError> {
     let user = state.auth.find_user(&id).await?;
     let ledger = &state.gate.ledger;
     let millionths = (body.amount * 1e6).round() as i64;
     let balance = ledger.top_up(&user.id, millionths, &client.identity.name, &body.reason).await?;
     let currency = ledger.currency().to_owned();
-    Ok((StatusCode::CREATED, Json(TopUpAnswer { user_id: user.id, balance: amount(balance), currency })))
+    let told = json!({"amount": body.amount, "reason": body.reason, "balance": amount(balance)});
+    let deed = Extension(Deed::to(format!("user:{}", user.id), told));
+    Ok((StatusCode::CREATED, deed, Json(TopUpAnswer { user_id: user.id, balance: amount(balance), currency })))
 }
 
 /// List the budgets and what is used of them.
@@ -209,9 +213,12 @@ pub async fn set_budget(
     State(state): State<AppState>,
     client: Client,
     JsonBody(body): JsonBody<BudgetBody>,
-) -> Result<StatusCode, ApiError> {
-    state.gate.ledger.set_budget(body.budget()?, &client.identity.name).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<(StatusCode, Extension<Deed>), ApiError> {
+    let told = json!({"limit": body.limit});
+    let budget = body.budget()?;
+    let deed = Deed::to(format!("budget:{}", budget.id()), told);
+    state.gate.ledger.set_budget(budget, &client.identity.name).await?;
+    Ok((StatusCode::NO_CONTENT, Extension(deed)))
 }
 
 /// Remove a budget.
@@ -224,9 +231,12 @@ pub async fn set_budget(
         (status = "5XX", description = "The database does not answer", body = ErrorBody),
     )
 )]
-pub async fn remove_budget(State(state): State<AppState>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+pub async fn remove_budget(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Extension<Deed>), ApiError> {
     state.gate.ledger.remove_budget(&id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, Extension(Deed::to(format!("budget:{id}"), json!({})))))
 }
 
 /// Everybody's transactions, oldest first, as CSV.

@@ -1,9 +1,10 @@
 //! `/admin/users` and `/admin/departments`.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{LimitsBody, List};
@@ -13,6 +14,7 @@ use crate::server::body::{FromBody, JsonBody, fields};
 use crate::server::client::Client;
 use crate::server::error::{ApiError, ErrorBody};
 use crate::server::problem::{Problem, Reason};
+use crate::server::trail::Deed;
 use crate::store::{Department, Role, User};
 
 /// A user.
@@ -142,11 +144,13 @@ pub async fn list_users(State(state): State<AppState>) -> Result<Json<List<UserO
 pub async fn add_user(
     State(state): State<AppState>,
     JsonBody(body): JsonBody<NewUserBody>,
-) -> Result<(StatusCode, Json<UserObject>), ApiError> {
+) -> Result<(StatusCode, Extension<Deed>, Json<UserObject>), ApiError> {
     let role = body.role.map_or(Ok(Role::User), |role| parse_role(&role))?;
     let account = Account { name: body.username, password: body.password, role, department: body.department };
     let (user, password) = state.auth.add_user(account).await?;
-    Ok((StatusCode::CREATED, Json(UserObject { password, ..user.into() })))
+    let told = json!({"username": user.name, "role": user.role.as_str(), "department_id": user.department_id});
+    let deed = Extension(Deed::to(format!("user:{}", user.id), told));
+    Ok((StatusCode::CREATED, deed, Json(UserObject { password, ..user.into() })))
 }
 
 /// Show a user.
@@ -179,15 +183,25 @@ pub async fn change_user(
     client: Client,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<UserChangeBody>,
-) -> Result<Json<UserObject>, ApiError> {
+) -> Result<(Extension<Deed>, Json<UserObject>), ApiError> {
     let UserChangeBody { password, role, department, disabled } = body;
     let role = role.as_deref().map(parse_role).transpose()?;
     let user = state.auth.find_user(&id).await?;
     if user.id == client.identity.user_id && (disabled == Some(true) || role == Some(Role::User)) {
         return Err(Problem::OwnAccount.into());
     }
+    let mut told = json!({"username": user.name, "password_changed": password.is_some()});
+    let changes = [
+        ("role", role.map(|role| role.as_str().into())),
+        ("department", department.as_deref().map(Into::into)),
+        ("disabled", disabled.map(Into::into)),
+    ];
+    for (name, value) in changes.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        told[name] = value;
+    }
     let change = AccountChange { password, role, department, disabled };
-    Ok(Json(state.auth.change_user(&user.id, change).await?.into()))
+    let changed = state.auth.change_user(&user.id, change).await?;
+    Ok((Extension(Deed::to(format!("user:{}", user.id), told)), Json(changed.into())))
 }
 
 /// List the departments by name.
@@ -231,10 +245,11 @@ pub async fn change_department(
     State(state): State<AppState>,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<DepartmentChangeBody>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(StatusCode, Extension<Deed>), ApiError> {
     let limits = serde_json::to_string(&body.limits).unwrap_or_default();
     state.auth.store().set_department_limits(&id, &limits).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let deed = Deed::to(format!("department:{id}"), json!({"limits": body.limits}));
+    Ok((StatusCode::NO_CONTENT, Extension(deed)))
 }
 
 fn parse_role(text: &str) -> Result<Role, ApiError> {

@@ -59,7 +59,7 @@ type Told = Arc<Mutex<HashMap<String, (i64, i64)>>>;
 fn client(address: SocketAddr, told: &Told, number: usize) {
     use std::io::{Read as _, Write as _};
     for index in 0.. {
-        let stream = (number + index) % 2 == 0;
+        let stream = (number + index).is_multiple_of(2);
         let mut body =
             with(ask(&format!("{number} {index}")), json!({"max_tokens": 1 + index % 20, "ignore_eos": true}));
         if stream {
@@ -75,7 +75,7 @@ fn client(address: SocketAddr, told: &Told, number: usize) {
             return;
         }
         let answer = if stream {
-            text.lines().filter_map(|line| line.strip_prefix("data: {")).map(|rest| format!("{{{rest}")).last()
+            text.lines().filter_map(|line| line.strip_prefix("data: {")).map(|rest| format!("{{{rest}")).next_back()
         } else {
             text.split("\r\n\r\n").nth(1).map(str::to_owned)
         };

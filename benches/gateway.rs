@@ -84,6 +84,7 @@ fn cases() -> Vec<Case> {
         case("without limits", without("limits", &[]), true),
         case("without the cache", without("-", &[("cache.enabled", "false")]), true),
         case("without money", without("billing", &[]), true),
+        case("without the audit log", without("-", &[("audit.enabled", "false")]), true),
     ];
     let url = |name| std::env::var(name).ok().map(|url| &*Box::leak(url.into_boxed_str()));
     if let Some(url) = url("TEST_POSTGRES_URL") {

@@ -38,3 +38,10 @@ pub enum AuthError {
     #[error("{0}")]
     System(String),
 }
+
+impl AuthError {
+    /// Whether the credential could not be checked, good or not.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Unavailable(..) | Self::Store(_) | Self::Secret(..) | Self::System(_))
+    }
+}

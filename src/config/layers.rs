@@ -14,7 +14,7 @@ use super::{ConfigError, RawConfig};
 const DEFAULT_FILE: &str = "config.toml";
 const PREFIX: &str = "STEPPE_";
 /// Variables that administrators know, without the usual prefix and section.
-const PLAIN: [(&str, &str); 29] = [
+const PLAIN: [(&str, &str); 35] = [
     ("ALLOWED_HOSTS", "server.allowed_hosts"),
     ("BILLING_CURRENCY", "billing.currency"),
     ("BILLING_DEFAULT_BALANCE", "billing.default_balance"),
@@ -25,11 +25,16 @@ const PLAIN: [(&str, &str); 29] = [
     ("CORS_ORIGINS", "server.cors_origins"),
     ("DATABASE_URL", "store.url"),
     ("DEBUG", "telemetry.debug"),
+    ("ENVIRONMENT", "telemetry.environment"),
     ("HOST", "server.host"),
     ("INTERNAL_API_KEY", "auth.internal_key"),
     ("JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "auth.access_token_minutes"),
     ("JWT_ALGORITHM", "auth.jwt_algorithm"),
     ("JWT_SECRET_KEY", "auth.jwt_secret"),
+    ("LANGFUSE_ENABLED", "telemetry.langfuse_enabled"),
+    ("LANGFUSE_HOST", "telemetry.langfuse_host"),
+    ("LANGFUSE_PUBLIC_KEY", "telemetry.langfuse_public_key"),
+    ("LANGFUSE_SECRET_KEY", "telemetry.langfuse_secret_key"),
     ("LOG_LEVEL", "telemetry.log_level"),
     ("PORT", "server.port"),
     ("PROMETHEUS_ENABLED", "telemetry.prometheus"),
@@ -44,10 +49,20 @@ const PLAIN: [(&str, &str); 29] = [
     ("RETRY_ENABLED", "retry.enabled"),
     ("RETRY_MAX_ATTEMPTS", "retry.max_attempts"),
     ("RETRY_MAX_DELAY", "retry.max_delay"),
+    ("SENTRY_DSN", "telemetry.sentry_dsn"),
 ];
 /// Keys whose values are shown to nobody.
-const SECRET: [&str; 6] =
-    ["audit.key", "auth.internal_key", "auth.jwt_secret", "directory.bind_password", "redis.url", "store.url"];
+const SECRET: [&str; 9] = [
+    "audit.key",
+    "auth.internal_key",
+    "auth.jwt_secret",
+    "directory.bind_password",
+    "redis.url",
+    "store.url",
+    "telemetry.langfuse_secret_key",
+    "telemetry.otlp_headers",
+    "telemetry.sentry_dsn",
+];
 
 /// The names of these variables, sorted.
 pub fn plain_variables() -> impl Iterator<Item = &'static str> {

@@ -44,7 +44,7 @@ pub use model::ModelSettings;
 pub use network::Network;
 pub use server::{ServerConfig, TlsFiles};
 pub use store::StoreConfig;
-pub use telemetry::TelemetryConfig;
+pub use telemetry::{LogFormat, OtlpConfig, Rotation, TelemetryConfig};
 
 /// Why the configuration cannot be used; each message names the key and where its value came from.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +174,7 @@ pub struct Config {
     pub store: StoreConfig,
     /// Who did what.
     pub audit: AuditSettings,
-    /// Logs.
+    /// Logs, metrics, traces.
     pub telemetry: TelemetryConfig,
     /// Where everything written at run time goes.
     pub data: PathBuf,

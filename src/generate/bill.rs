@@ -11,7 +11,7 @@ use super::trail::Trail;
 use crate::engine::TokenUsage;
 use crate::ledger::{Hold, Outcome, Usage};
 use crate::limits::Admission;
-use crate::telemetry::Metrics;
+use crate::telemetry::{GenerationTrace, Metrics, Used};
 
 /// What is settled when a request ends.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) struct Bill {
     pub cache: CacheOutcome,
     pub metrics: Metrics,
     pub trail: Trail,
+    pub trace: GenerationTrace,
 }
 
 /// What a run has come to.
@@ -62,12 +63,15 @@ impl Bill {
 
     /// Of the limits, `tokens` are used.
     async fn close(self, tokens: u64, usage: Usage, outcome: Outcome, account: Account) {
-        let Self { hold, admission, cache, metrics, trail } = self;
+        let Self { hold, admission, cache, metrics, trail, trace } = self;
         admission.finish(tokens);
         metrics.cache_request(cache.as_str());
+        let Usage { prompt_tokens, cached_tokens, completion_tokens, .. } = usage;
+        let (cache, outcome_word) = (cache.as_str(), outcome.as_str());
+        trace.end(Used { prompt_tokens, cached_tokens, completion_tokens, cache, outcome: outcome_word });
         let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
         let details = json!({
-            "cache": cache.as_str(),
+            "cache": cache,
             "queue_wait_ms": milliseconds(account.queue_wait),
             "first_token_ms": milliseconds(account.first_token),
         });

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::audit::Actor;
 use crate::limits::Quota;
+use crate::telemetry::RequestTrace;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Caller {
     pub cache: CacheUse,
     /// A repetition under this key gets the first answer, whatever it was left to.
     pub idempotency_key: Option<String>,
+    /// Told what becomes of the request.
+    pub trace: RequestTrace,
 }
 
 /// How a request uses the prompt cache.

@@ -9,7 +9,7 @@ use super::flight::{Ended, Flight, Told};
 use super::{Finish, GenerateError, Piece, Prepared, ServedModel};
 use crate::engine::{EngineError, FinishReason, Generation, TokenEvent, TokenUsage};
 use crate::resilience::Permit;
-use crate::telemetry::ModelMetrics;
+use crate::telemetry::{GenerationTrace, ModelMetrics, Phases};
 
 /// One answer on its way.
 pub(super) struct Choice {
@@ -21,8 +21,18 @@ pub(super) struct Choice {
     usage: TokenUsage,
     model: Arc<ServedModel>,
     clock: Clock,
-    /// Hears whether the model works, if this answer is the one to tell.
     permit: Option<Permit>,
+    trace: GenerationTrace,
+    /// What was answered, where traces tell it.
+    told: Option<String>,
+}
+
+/// Who hears of an answer besides those who watch.
+pub(super) struct Reports {
+    pub metrics: ModelMetrics,
+    pub trace: GenerationTrace,
+    /// Hears whether the model works, if this answer is the one to tell.
+    pub permit: Option<Permit>,
 }
 
 impl Choice {
@@ -30,11 +40,11 @@ impl Choice {
         generation: Generation,
         prepared: Prepared,
         model: &Arc<ServedModel>,
-        metrics: &ModelMetrics,
+        reports: Reports,
         arrival: Instant,
-        permit: Option<Permit>,
     ) -> Self {
         let request = prepared.request;
+        let Reports { metrics, trace, permit } = reports;
         Self {
             generation,
             text: AnswerText::new(Arc::clone(&model.tokenizer), prepared.stops, prepared.continuing),
@@ -47,10 +57,13 @@ impl Choice {
                 queue_wait: None,
                 first_token: None,
                 last_token: None,
-                metrics: metrics.clone(),
-                ended: false,
+                started: None,
+                metrics,
+                ended: None,
             },
             permit,
+            told: trace.tells_content().then(String::new),
+            trace,
         }
     }
 
@@ -65,6 +78,9 @@ impl Choice {
                 event = self.generation.next() => event.unwrap_or(TokenEvent::Failed(EngineError::Stopped)),
             };
             for piece in self.pieces(event) {
+                if let (Some(told), Piece::Text { text, .. }) = (&mut self.told, &piece) {
+                    told.push_str(text);
+                }
                 let last = matches!(piece, Piece::Done { .. } | Piece::Failed(_));
                 flight.tell(index, piece);
                 if last {
@@ -72,7 +88,16 @@ impl Choice {
                 }
             }
         }
-        let Clock { arrival, queue_wait, first_token, .. } = self.clock;
+        let Clock { arrival, queue_wait, first_token, started, ended, .. } = self.clock;
+        self.trace.answered(
+            Phases {
+                started: queue_wait.zip(started),
+                first_token,
+                finish: ended.unwrap_or("abort"),
+                tokens: self.usage.completion_tokens,
+            },
+            self.told.take(),
+        );
         let ended = Ended {
             // What has not started has used nothing.
             usage: queue_wait.map_or_else(TokenUsage::default, |_| self.usage),
@@ -167,13 +192,16 @@ struct Clock {
     metrics: ModelMetrics,
     /// None before it has left the queue.
     queue_wait: Option<Duration>,
+    started: Option<Instant>,
     first_token: Option<Instant>,
-    ended: bool,
+    /// Why.
+    ended: Option<&'static str>,
 }
 
 impl Clock {
     fn started(&mut self, queue_wait: Duration) {
         self.queue_wait = Some(queue_wait);
+        self.started = Some(Instant::now());
         self.metrics.queue_time.record(queue_wait);
     }
 
@@ -189,7 +217,7 @@ impl Clock {
     }
 
     fn ended(&mut self, reason: &'static str, usage: TokenUsage) {
-        if !std::mem::replace(&mut self.ended, true) {
+        if self.ended.replace(self.ended.unwrap_or(reason)).is_none() {
             self.metrics.ended(reason, self.arrival.elapsed(), usage.prompt_tokens, usage.completion_tokens);
         }
     }

@@ -121,6 +121,19 @@ impl From<TextError> for GenerateError {
 }
 
 impl GenerateError {
+    /// The kind of reason, for traces.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Limited(_) => "rate_limit",
+            Self::Short { .. } => "insufficient_quota",
+            Self::Ledger => "ledger",
+            Self::QueueFull { .. } => "queue_full",
+            Self::Resting { .. } | Self::Closed | Self::Engine(_) | Self::Lost => "unavailable",
+            Self::Deadline => "timeout",
+            _ => "invalid_request",
+        }
+    }
+
     /// The engine's refusal of a prompt of `prompt` tokens.
     pub(super) fn refused(error: SubmitError, prompt: usize) -> Self {
         match error {

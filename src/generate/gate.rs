@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::ledger::{Ledger, LedgerError, NewHold};
 use crate::limits::{Admission, Claim, Limits, Reason, Refusal, Scope, ScopeKind};
 use crate::resilience::{Breaker, Breakers};
-use crate::telemetry::Metrics;
+use crate::telemetry::{GenerationTrace, Metrics};
 
 /// What stands before the engine.
 #[derive(Debug, Clone)]
@@ -128,6 +128,8 @@ impl Gate {
             Err(LedgerError::Short { .. }) => "short",
             Err(_) => "failed",
         });
-        Ok(Bill { hold: hold?, admission, cache, metrics: self.metrics.clone(), trail })
+        // The run has one; until then there is nobody to tell.
+        let trace = GenerationTrace::default();
+        Ok(Bill { hold: hold?, admission, cache, metrics: self.metrics.clone(), trail, trace })
     }
 }

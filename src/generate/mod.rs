@@ -18,10 +18,12 @@ mod trail;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use serde_json::Value as Json;
+
 use crate::config::GenerationConfig;
 use crate::engine::EngineHandle;
 use crate::manifest::{Manifest, SamplingDefaults};
-use crate::telemetry::ModelMetrics;
+use crate::telemetry::{Asked, ModelMetrics};
 use crate::text::{ChatTemplate, Tokenizer};
 pub use crate::text::{MAX_STOP_STRINGS, TextError};
 
@@ -104,10 +106,29 @@ impl Generator {
         choices: usize,
     ) -> Result<Answers, GenerateError> {
         let arrival = Instant::now();
+        let trace = caller.trace.generation(self.asked(&requests, choices), || content(&requests));
         let asked = trail::asked(&gate.audit, &requests);
-        let prepared = self.prepare(requests).await?;
-        let run = Run { generator: self, gate, caller: &caller, prepared, asked, choices, arrival };
-        run.start().await
+        let answers = async {
+            let prepared = self.prepare(requests).await?;
+            let trace = trace.clone();
+            let run = Run { generator: self, gate, caller: &caller, prepared, asked, choices, arrival, trace };
+            run.start().await
+        };
+        answers.await.inspect_err(|error| trace.refused(error.kind()))
+    }
+
+    fn asked(&self, requests: &[GenerateRequest], choices: usize) -> Asked {
+        let first = requests.first();
+        let is_chat = first.is_some_and(|first| matches!(first.prompt, Prompt::Chat(_)));
+        Asked {
+            operation: if is_chat { "chat" } else { "text_completion" },
+            model: self.model.id.clone(),
+            choices,
+            seed: first.and_then(|first| first.seed),
+            temperature: first.and_then(|first| first.sampling.temperature),
+            top_p: first.and_then(|first| first.sampling.top_p),
+            max_tokens: first.and_then(|first| first.max_tokens),
+        }
     }
 
     /// Tokens of prompts and answers that such a request would use at most.
@@ -125,4 +146,18 @@ impl Generator {
         let prepare = move || requests.into_iter().map(|request| Prepared::new(&model, &limits, request)).collect();
         tokio::task::spawn_blocking(prepare).await.unwrap_or(Err(GenerateError::Lost))
     }
+}
+
+/// The prompts of a request, in JSON.
+fn content(requests: &[GenerateRequest]) -> String {
+    let prompt = |request: &GenerateRequest| match &request.prompt {
+        Prompt::Chat(messages) => Json::from(messages.clone()),
+        Prompt::Text(text) => Json::from(text.as_str()),
+        Prompt::Tokens(ids) => Json::from(ids.clone()),
+    };
+    match requests {
+        [one] => prompt(one),
+        all => all.iter().map(prompt).collect(),
+    }
+    .to_string()
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::answers::{Answers, Terms};
 use super::bill::{Account, Bill};
-use super::choice::Choice;
+use super::choice::{Choice, Reports};
 use super::flight::{Flight, Told};
 use super::gate::Most;
 use super::prepare::Prepared;
@@ -21,6 +21,7 @@ use crate::engine::{CacheScope, Generation};
 use crate::ledger::Outcome;
 use crate::limits::{Admission, Rates};
 use crate::resilience::Permit;
+use crate::telemetry::GenerationTrace;
 
 /// An answer is repeated under its idempotency key for so long.
 const IDEMPOTENT: Duration = Duration::from_hours(24);
@@ -35,6 +36,7 @@ pub(super) struct Run<'a> {
     pub asked: Option<Json>,
     pub choices: usize,
     pub arrival: Instant,
+    pub trace: GenerationTrace,
 }
 
 /// Where an answer is kept that is worth keeping.
@@ -67,7 +69,8 @@ impl Run<'_> {
         let Self { generator, gate, caller, arrival, .. } = *self;
         let model = &generator.model.id;
         let trail = Trail::new(&gate.audit, caller, model, self.asked.take(), arrival);
-        gate.bill(caller, model, most, admission, cache, trail).await
+        let bill = gate.bill(caller, model, most, admission, cache, trail).await?;
+        Ok(Bill { trace: self.trace.clone(), ..bill })
     }
 
     /// Whether the audit log is told what was answered.
@@ -199,7 +202,8 @@ impl Run<'_> {
         // The first answer tells how the model is.
         let mut permit = Some(permit);
         for (index, (generation, prepared)) in generations.into_iter().enumerate() {
-            let choice = Choice::new(generation, prepared, model, metrics, self.arrival, permit.take());
+            let reports = Reports { metrics: metrics.clone(), trace: self.trace.clone(), permit: permit.take() };
+            let choice = Choice::new(generation, prepared, model, reports, self.arrival);
             let (flight, keep) = (Arc::clone(flight), keep.clone());
             tokio::spawn(async move {
                 let told = choice.run(index, Arc::clone(&flight)).await;

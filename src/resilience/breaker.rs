@@ -240,6 +240,11 @@ impl Breakers {
         made
     }
 
+    /// Adds one that was made elsewhere.
+    pub fn adopt(&self, breaker: Arc<Breaker>) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(breaker);
+    }
+
     /// All of them by name.
     pub fn report(&self) -> Vec<BreakerReport> {
         let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::problem::{Problem, Reason};
 use crate::auth::{AuthError, Authenticator, Identity, KEY_PREFIX, Scope};
 use crate::store::StoreError;
+use crate::telemetry::RequestTrace;
 
 const INTERNAL: &str = "x-internal-auth";
 
@@ -33,11 +34,14 @@ async fn guard(
         match &identified {
             Ok(identity) if identity.may(scope) => "accepted",
             Ok(_) => "forbidden",
-            Err(AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_)) => "error",
+            Err(error) if error.is_ours() => "error",
             Err(_) => "refused",
         },
     );
     let identity = identified?;
+    if let Some(trace) = request.extensions().get::<RequestTrace>() {
+        trace.notes().user_id = Some(identity.user_id.clone());
+    }
     let refusal = if !identity.may(scope) {
         Some(Problem::NotAllowed(scope))
     } else if state.gate.audit.is_blocked() && scope != Scope::Metrics {

@@ -18,6 +18,7 @@ use crate::auth::{Credential, Identity, Scope};
 use crate::config::{Network, Tenant};
 use crate::generate::{CacheUse, Caller, Generator};
 use crate::lang::Lang;
+use crate::telemetry::RequestTrace;
 
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
@@ -34,6 +35,8 @@ pub struct Client {
     pub request_id: RequestId,
     /// Method and route.
     action: String,
+    /// Told what becomes of the request.
+    pub trace: RequestTrace,
     /// What may come from the prompt cache.
     cache: CacheUse,
     idempotency_key: Option<String>,
@@ -103,6 +106,7 @@ impl Client {
             tenant,
             cache: self.cache,
             idempotency_key: self.idempotency_key.clone(),
+            trace: self.trace.clone(),
         }
     }
 
@@ -133,6 +137,7 @@ impl FromRequestParts<AppState> for Client {
             address: Address::of(&parts.extensions, &parts.headers, &state.config.trusted_proxies),
             action: format!("{} {}", parts.method, route.map_or(parts.uri.path(), MatchedPath::as_str)),
             request_id,
+            trace: parts.extensions.get::<RequestTrace>().cloned().unwrap_or_default(),
             cache: cache_use(&parts.headers),
             idempotency_key: idempotency_key(&parts.headers),
             tenant: state.tenant,

@@ -1,12 +1,18 @@
-//! The outermost layer: request id, time, language of errors, security headers, metrics and the log line of a request.
+//! The outermost layer: request id, time, language of errors, security headers, metrics, the request's span and its line
+//! in the log, which is written when its last byte is.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{HOST, STRICT_TRANSPORT_SECURITY};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use hyper::body::{Frame, SizeHint};
+use opentelemetry_http::HeaderExtractor;
 
 use super::AppState;
 use super::client::RequestId;
@@ -14,6 +20,7 @@ use super::error::ApiError;
 use super::messages;
 use super::problem::Problem;
 use super::trail::Visit;
+use crate::telemetry::{Notes, RequestTrace};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id that `/v1/requests` knows a request by.
@@ -43,6 +50,9 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = matched.unwrap_or_else(|| "unknown".into());
+    let trace = state.traces.request(&HeaderExtractor(request.headers()), method.as_str(), &route, &own_id.0);
+    request.extensions_mut().insert(trace.clone());
 
     let mut response = match foreign_host(&state, &request) {
         Some(host) => ApiError::from(Problem::Host(host)).into_response(),
@@ -66,10 +76,68 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     let status = response.status().as_u16();
-    state.metrics.request(matched.as_deref().unwrap_or("unknown"), status, elapsed);
-    let request_id = request_id.to_str().unwrap_or_default();
-    tracing::info!(request_id, %method, path, status, ms = elapsed.as_millis() as u64, "request");
-    response
+    state.metrics.request(&route, status, elapsed);
+    let request_id = request_id.to_str().unwrap_or_default().to_owned();
+    let ended = Ended { request_id, method, path, status, started, trace };
+    response.map(|body| Body::new(Watched { body, _ended: ended }))
+}
+
+/// Says what became of a request when its answer has been sent or its client has left.
+struct Ended {
+    request_id: String,
+    method: Method,
+    path: String,
+    status: u16,
+    started: Instant,
+    trace: RequestTrace,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let Self { request_id, method, path, status, started, trace } = self;
+        trace.end(*status);
+        let duration_ms = started.elapsed().as_millis() as u64;
+        let Notes { user_id, model, cache, prompt_tokens, completion_tokens } = trace.notes().clone();
+        tracing::info!(
+            request_id,
+            %method,
+            path,
+            status,
+            duration_ms,
+            user_id,
+            model,
+            cache,
+            prompt_tokens,
+            completion_tokens,
+            "request"
+        );
+    }
+}
+
+/// A body that knows when it ends.
+struct Watched {
+    body: Body,
+    _ended: Ended,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The name that the request uses for this server, where it is not one of those allowed. Probes may use any.

@@ -11,7 +11,7 @@ use crate::config::{Config, ServerConfig, Tenant};
 use crate::generate::{Gate, Generator};
 use crate::health::{Health, Why};
 use crate::resilience::BreakerState;
-use crate::telemetry::{EngineGauges, Metrics};
+use crate::telemetry::{EngineGauges, Metrics, Traces};
 
 /// Where the server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct AppState {
     pub health: Health,
     /// All metrics.
     pub metrics: Metrics,
+    /// Spans of requests.
+    pub traces: Traces,
     /// Metrics may be read.
     pub prometheus: bool,
     max_choices: usize,
@@ -48,7 +50,14 @@ pub struct AppState {
 
 impl AppState {
     /// A server whose model is not loaded.
-    pub fn new(config: &Config, auth: Authenticator, gate: Gate, health: Health, metrics: Metrics) -> Self {
+    pub fn new(
+        config: &Config,
+        auth: Authenticator,
+        gate: Gate,
+        health: Health,
+        metrics: Metrics,
+        traces: Traces,
+    ) -> Self {
         Self {
             config: Arc::new(config.server.clone()),
             auth,
@@ -56,6 +65,7 @@ impl AppState {
             health,
             tenant: config.cache.tenant,
             metrics,
+            traces,
             prometheus: config.telemetry.prometheus,
             max_choices: config.generation.max_choices,
             generator: Arc::default(),

@@ -100,7 +100,7 @@ pub async fn token(
                 "password",
                 match &login {
                     Ok(_) => "accepted",
-                    Err(AuthError::Store(_) | AuthError::Secret(..) | AuthError::System(_)) => "error",
+                    Err(error) if error.is_ours() => "error",
                     Err(_) => "refused",
                 },
             );

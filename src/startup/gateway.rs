@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::resilience::Breakers;
 use crate::server::AppState;
 use crate::store::{Purpose, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// Holds the key of the first start, readable for its owner only.
 const KEY_FILE: &str = "first-key";
@@ -48,8 +48,13 @@ pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState>
     let audit = Audit::open(auth.store().clone(), &config.audit).await.context("audit")?;
     let details = Map::from_iter([("version".to_owned(), env!("CARGO_PKG_VERSION").into())]);
     audit.record(Event::system("start", details));
+    let environment = &config.telemetry.environment;
+    let traces = match &config.telemetry.otlp {
+        Some(otlp) => Traces::open(otlp, environment, breakers.breaker("otlp")).context("telemetry.otlp_endpoint")?,
+        None => Traces::default(),
+    };
     let gate = Gate::new(limits, ledger, cache, breakers, audit, metrics.clone());
-    Ok(AppState::new(config, auth, gate, health, metrics))
+    Ok(AppState::new(config, auth, gate, health, metrics, traces))
 }
 
 async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::Result<Arc<Cache>> {

@@ -9,6 +9,7 @@ mod recommended;
 mod report;
 mod sizes;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -21,6 +22,7 @@ use tokio::task::JoinError;
 use crate::audit::Event;
 use crate::config::Config;
 use crate::generate::Generator;
+use crate::resilience::Breaker;
 use crate::server;
 use crate::store::Store;
 use crate::telemetry::{self, Metrics};
@@ -54,22 +56,22 @@ where
     L: AsyncFnOnce(&Config, Machine, Metrics, Report) -> anyhow::Result<Generator>,
 {
     let started = Instant::now();
-    telemetry::init(&config.telemetry)?;
+    let sentry = Breaker::new("sentry", config.breakers.clone());
+    let _telemetry = telemetry::init(&config.telemetry, Arc::clone(&sentry))?;
     // A stream is a file to the system, whose usual limit is a thousand.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
-    let machine = Machine::detect();
     // The compute threads take every core; these only move bytes.
-    let workers = (machine.cores / 4).clamp(1, 4);
+    let workers = (Machine::detect().cores / 4).clamp(1, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    let result = runtime.block_on(run(config, machine, started, report, load));
+    let result = runtime.block_on(run(config, sentry, started, report, load));
     // Loading cannot be interrupted; the process need not wait for it.
     runtime.shutdown_background();
     result
 }
 
-async fn run<L>(config: Config, machine: Machine, started: Instant, report: Report, load: L) -> anyhow::Result<()>
+async fn run<L>(config: Config, sentry: Arc<Breaker>, started: Instant, report: Report, load: L) -> anyhow::Result<()>
 where
     L: AsyncFnOnce(&Config, Machine, Metrics, Report) -> anyhow::Result<Generator>,
 {
@@ -79,6 +81,9 @@ where
     let metrics = Metrics::new()?;
     let tls = config.server.tls.as_ref().map(server::Tls::open).transpose()?;
     let state = gateway::open(&config, metrics.clone()).await?;
+    if config.telemetry.sentry_dsn.is_some() {
+        state.gate.breakers.adopt(sentry);
+    }
     let key = gateway::first_start(&config, &state, report).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let until_stopped = async move {
@@ -90,7 +95,7 @@ where
 
     let mut signals = Signals::new()?;
     let generator = tokio::select! {
-        loaded = load(&config, machine, metrics, report) => loaded?,
+        loaded = load(&config, Machine::detect(), metrics, report) => loaded?,
         () = signals.next() => return Ok(()),
         ended = &mut serving => return Err(server_ended(ended)),
     };
@@ -119,6 +124,7 @@ where
     if !audit.flush(FLUSH).await {
         tracing::error!("the end of the audit log is not written");
     }
+    let _ = tokio::task::spawn_blocking(move || state.traces.close()).await;
     outcome
 }
 

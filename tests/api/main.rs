@@ -29,6 +29,7 @@ mod refusals;
 mod replicas;
 mod slapd;
 mod streams;
+mod telemetry;
 mod tls;
 
 #[path = "../../src/kv_store/testing.rs"]

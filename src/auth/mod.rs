@@ -192,19 +192,13 @@ impl Authenticator {
         if let Some(issuer) = self.inner.outside.issuer.as_ref().filter(|issuer| issuer.is_named_by(token)) {
             let token = issuer.verify(token).await?;
             let user = self.adopt(Source::Issuer, &token.person, &issuer.rules).await?;
-            return self.bearer_of(user.ok_or(AuthError::Invalid)?, token.id, token.issued_at).await;
+            let revoked = self.inner.store.is_revoked(&token.id).await?;
+            return bearer_of(user.ok_or(AuthError::Invalid)?, revoked, token.id, token.issued_at);
         }
         let claims = self.inner.tokens.verify(token)?;
-        let user = self.active_user(&claims.sub).await?;
+        let (user, revoked) = tokio::join!(self.active_user(&claims.sub), self.inner.store.is_revoked(&claims.jti));
         let issued_at = claims.issued_at();
-        self.bearer_of(user, claims.jti, issued_at).await
-    }
-
-    async fn bearer_of(&self, user: User, token_id: String, issued_at: Moment) -> Result<Identity, AuthError> {
-        if user.is_out() || issued_at < user.tokens_from || self.inner.store.is_revoked(&token_id).await? {
-            return Err(AuthError::Invalid);
-        }
-        Ok(user.identity(Credential::Token(token_id)))
+        bearer_of(user?, revoked?, claims.jti, issued_at)
     }
 
     async fn active_user(&self, id: &str) -> Result<User, AuthError> {
@@ -212,6 +206,13 @@ impl Authenticator {
         self.recheck_soon(&user);
         Ok(user)
     }
+}
+
+fn bearer_of(user: User, revoked: bool, token_id: String, issued_at: Moment) -> Result<Identity, AuthError> {
+    if user.is_out() || issued_at < user.tokens_from || revoked {
+        return Err(AuthError::Invalid);
+    }
+    Ok(user.identity(Credential::Token(token_id)))
 }
 
 impl Identity {

@@ -138,6 +138,8 @@ impl Store {
         first.close().await?;
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
+            // A ping before each statement would double the way to the database; a dead connection is asked again anyway.
+            .test_before_acquire(false)
             .acquire_timeout(PATIENCE)
             // A file does not hang up.
             .test_before_acquire(!sqlite)

@@ -295,6 +295,7 @@ fn serve_and_log() -> anyhow::Result<()> {
         ("audit.file", "audit.jsonl"),
         ("telemetry.log_level", "steppe=trace,debug"),
         ("telemetry.log_file", "steppe.log"),
+        ("telemetry.log_format", "text"),
     ];
     let config = config(Path::new(&folder), &settings);
     let setup = Setup::new().chat("hi", "abc");

@@ -81,16 +81,17 @@ impl Run<'_> {
     /// The place of this answer in the prompt cache, if it has one.
     fn shelf(&self) -> Option<Shelf> {
         let cache = self.gate.cache.as_ref()?;
+        if self.caller.idempotency_key.is_none() && !self.is_cacheable() {
+            return None;
+        }
         let model = &self.generator.model;
         let requests: Vec<String> = self.prepared.iter().map(Prepared::identity).collect();
         let identity = format!("{} {} {}", model.fingerprint, self.choices, requests.join(" "));
         let identity = cache.key(&[identity.as_bytes()]).name().to_owned();
         let key = if let Some(idempotent) = &self.caller.idempotency_key {
             cache.key(&[b"idempotency", self.caller.user_id.as_bytes(), idempotent.as_bytes()])
-        } else if self.is_cacheable() {
-            cache.key(&[b"answer", self.caller.tenant.as_bytes(), identity.as_bytes()])
         } else {
-            return None;
+            cache.key(&[b"answer", self.caller.tenant.as_bytes(), identity.as_bytes()])
         };
         let time_to_live = self.caller.idempotency_key.is_some().then_some(IDEMPOTENT);
         let (user_id, model) = (self.caller.user_id.clone(), model.id.clone());

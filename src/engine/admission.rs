@@ -57,8 +57,7 @@ impl Admission {
             return Err(place.expected_wait.max(state.start_interval));
         }
         state.inside += 1;
-        state.num_waiting += 1;
-        *state.waiting.entry(class).or_default() += 1;
+        state.start_waiting(class);
         Ok((Permit { admission: Arc::clone(self), class, waiting: true }, place))
     }
 
@@ -95,6 +94,11 @@ impl State {
         QueuePlace { position, expected_wait: self.start_interval.saturating_mul(starts as u32) }
     }
 
+    fn start_waiting(&mut self, class: Class) {
+        self.num_waiting += 1;
+        *self.waiting.entry(class).or_default() += 1;
+    }
+
     fn stop_waiting(&mut self, class: Class) {
         self.num_waiting -= 1;
         if let Some(count) = self.waiting.get_mut(&class) {
@@ -111,6 +115,17 @@ impl Permit {
     pub fn start(&mut self) {
         if std::mem::take(&mut self.waiting) {
             self.admission.lock().stop_waiting(self.class);
+        }
+    }
+
+    /// The request waits in another's turn.
+    pub fn pass(&mut self, priority: i32, user: u64) {
+        let class = (priority, user);
+        let before = std::mem::replace(&mut self.class, class);
+        if self.waiting {
+            let mut state = self.admission.lock();
+            state.stop_waiting(before);
+            state.start_waiting(class);
         }
     }
 }
@@ -160,5 +175,19 @@ mod tests {
         assert_eq!(place, QueuePlace { position: 1, expected_wait: Duration::from_secs(4) });
         assert_eq!(admission.enter(1, 3).unwrap().1.position, 0, "higher priority goes first");
         assert_eq!(admission.enter(-1, 3).unwrap().1.position, 31, "lower priority goes last");
+    }
+
+    #[test]
+    fn who_takes_over_waits_in_their_own_turn() {
+        let admission = Admission::new(1, 100);
+        let (mut low, _) = admission.enter(-1, 1).unwrap();
+        assert_eq!(admission.enter(0, 2).unwrap().1.position, 0);
+        low.pass(1, 3);
+        assert_eq!(admission.enter(0, 2).unwrap().1.position, 1);
+        assert_eq!(admission.num_waiting(), 1);
+        low.start();
+        low.pass(0, 2);
+        drop(low);
+        assert!(admission.lock().waiting.is_empty());
     }
 }

@@ -65,6 +65,7 @@ fn receive(scheduler: &mut Scheduler, inbox: &Receiver<Command>, mut mode: Mode)
         };
         match command {
             Ok(Command::Submit(submission)) => scheduler.add(*submission),
+            Ok(Command::TakeOver { request, standing }) => scheduler.take_over(request, standing),
             Ok(Command::Drain) | Err(TryRecvError::Disconnected) if mode == Mode::Running => mode = Mode::Draining,
             Ok(Command::Drain) => {}
             Ok(Command::Stop) => mode = Mode::Stopping,

@@ -5,7 +5,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc as std_mpsc,
     },
     thread,
@@ -16,7 +16,8 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    EngineOptions, EngineRequest, Executor, Generation, SubmitError, admission::Admission, core, sequence::Submission,
+    EngineOptions, EngineRequest, Executor, Generation, Standing, SubmitError, admission::Admission, core,
+    sequence::Submission,
 };
 
 /// Starts engines.
@@ -38,6 +39,8 @@ pub struct EngineHandle {
 pub(super) enum Command {
     /// A request.
     Submit(Box<Submission>),
+    /// A request is somebody else's now.
+    TakeOver { request: u64, standing: Standing },
     /// End when everything inside has.
     Drain,
     /// End now.
@@ -48,6 +51,7 @@ pub(super) enum Command {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     closed: AtomicBool,
+    num_submitted: AtomicU64,
     stats: Mutex<EngineStats>,
 }
 
@@ -166,9 +170,17 @@ impl EngineHandle {
         let entered = self.admission.enter(request.priority, request.user);
         let (permit, place) = entered.map_err(|retry_after| SubmitError::QueueFull { retry_after })?;
         let (sender, events) = mpsc::unbounded_channel();
-        let submission = Submission { request, events: sender, submitted_at: Instant::now(), permit };
+        let id = self.shared.num_submitted.fetch_add(1, Ordering::Relaxed) + 1;
+        let submission = Submission { id, request, events: sender, submitted_at: Instant::now(), permit };
         self.commands.send(Command::Submit(Box::new(submission))).map_err(|_| SubmitError::Closed)?;
-        Ok(Generation { queue_position: place.position, expected_wait: place.expected_wait, events, ended: false })
+        Ok(Generation { id, queue_position: place.position, expected_wait: place.expected_wait, events, ended: false })
+    }
+
+    /// Gives a request, known by [`Generation::id`], to somebody else, in whose turn it is served from now on. Nothing
+    /// happens where it has ended.
+    pub fn take_over(&self, request: u64, standing: Standing) {
+        // With the engine every request has ended.
+        let _ = self.commands.send(Command::TakeOver { request, standing });
     }
 
     fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {

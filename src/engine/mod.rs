@@ -26,8 +26,8 @@ pub use mock_executor::{MockExecutor, MockOptions, StepCost};
 pub use model_runner::ModelRunner;
 pub use options::EngineOptions;
 pub use request::{
-    CacheScope, EngineError, EngineRequest, FinishReason, Generation, SamplingParams, SubmitError, TokenEvent,
-    TokenLogprob, TokenUsage,
+    CacheScope, EngineError, EngineRequest, FinishReason, Generation, SamplingParams, Standing, SubmitError,
+    TokenEvent, TokenLogprob, TokenUsage,
 };
 pub use sampler::{NotFinite, SamplerState, Scratch as SamplerScratch};
 

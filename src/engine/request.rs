@@ -87,6 +87,17 @@ pub struct EngineRequest {
     pub prompt_logprobs: Option<u8>,
 }
 
+/// In whose turn a request waits and is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Key of fair queueing.
+    pub user: u64,
+    /// Share of the user.
+    pub weight: u32,
+    /// Higher goes first.
+    pub priority: i32,
+}
+
 /// A token's log-probability and the likeliest alternatives at its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
@@ -190,6 +201,8 @@ pub enum TokenEvent {
 /// The receiving end of one request. Dropping it cancels the request; its blocks are free at the next step.
 #[derive(Debug)]
 pub struct Generation {
+    /// The request's name within its engine.
+    pub id: u64,
     /// Requests ahead of this one when it was taken.
     pub queue_position: usize,
     /// Wait that the engine expected then.

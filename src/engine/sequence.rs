@@ -7,7 +7,7 @@ use kernels::BLOCK_SIZE;
 use tokio::sync::mpsc;
 
 use super::{
-    CacheScope, EngineError, EngineRequest, FinishReason, TokenEvent, TokenLogprob, TokenUsage,
+    CacheScope, EngineError, EngineRequest, FinishReason, Standing, TokenEvent, TokenLogprob, TokenUsage,
     admission::Permit,
     batch::{SampledToken, SamplingSpec, SequenceStart},
     block_pool::BlockTable,
@@ -17,6 +17,8 @@ use super::{
 /// A request on its way to the scheduler.
 #[derive(Debug)]
 pub(super) struct Submission {
+    /// In order of arrival, distinct.
+    pub id: u64,
     pub request: EngineRequest,
     pub events: mpsc::UnboundedSender<TokenEvent>,
     pub submitted_at: Instant,
@@ -65,8 +67,8 @@ pub(super) struct Output {
 
 impl Sequence {
     /// A sequence from its request; `seed` is for a request without one.
-    pub fn new(id: u64, submission: Submission, seed: u64) -> Self {
-        let Submission { request, events, submitted_at, permit } = submission;
+    pub fn new(submission: Submission, seed: u64) -> Self {
+        let Submission { id, request, events, submitted_at, permit } = submission;
         let spec = SamplingSpec {
             seed: request.sampling.seed.unwrap_or(seed),
             params: request.sampling,
@@ -100,6 +102,14 @@ impl Sequence {
                 prompt_logprobs: Vec::new(),
             },
         }
+    }
+
+    /// It is somebody else's now.
+    pub fn pass(&mut self, to: Standing) {
+        self.user = to.user;
+        self.weight = to.weight.max(1);
+        self.priority = to.priority;
+        self.output.permit.pass(to.priority, to.user);
     }
 
     /// Tokens whose KV is missing: 1 while decoding, more inside a prompt or after a preemption.

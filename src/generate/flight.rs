@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::bill::{Account, Bill, total};
 use super::{GenerateError, Piece};
-use crate::engine::TokenUsage;
+use crate::engine::{EngineHandle, Standing, TokenUsage};
 use crate::ledger::Outcome;
 
 /// A piece of the answer of this index.
@@ -19,12 +19,21 @@ pub(super) type Told = (usize, Piece);
 #[derive(Debug)]
 pub(super) struct Flight {
     state: Mutex<State>,
+    course: Course,
     /// Answers to each prompt.
     choices: usize,
     /// What is asked; empty where nobody may join.
     identity: String,
     /// Nobody is left; the answers end.
     abandoned: watch::Sender<bool>,
+}
+
+/// What runs in the engine for it.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub engine: EngineHandle,
+    /// One per answer.
+    pub requests: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -52,6 +61,7 @@ struct Seat {
     number: u64,
     out: mpsc::UnboundedSender<Told>,
     bill: Bill,
+    standing: Standing,
 }
 
 /// A place in a flight, kept as long as somebody watches.
@@ -70,9 +80,10 @@ pub(super) struct Ended {
 }
 
 impl Flight {
-    /// A run of so many answers, `choices` to each prompt; others may join one that has an identity. The audit log is told
-    /// what was answered if it is `audited`.
-    pub fn new(answers: usize, choices: usize, identity: Option<String>, audited: bool) -> Arc<Self> {
+    /// A run of `choices` answers to each prompt; others may join one that has an identity. The audit log is told what was
+    /// answered if it is `audited`.
+    pub fn new(course: Course, choices: usize, identity: Option<String>, audited: bool) -> Arc<Self> {
+        let answers = course.requests.len();
         let state = State {
             told: identity.is_some().then(Vec::new),
             texts: audited.then(|| vec![String::new(); answers]),
@@ -85,7 +96,7 @@ impl Flight {
             left: None,
         };
         let identity = identity.unwrap_or_default();
-        Arc::new(Self { state: Mutex::new(state), choices, identity, abandoned: watch::Sender::new(false) })
+        Arc::new(Self { state: Mutex::new(state), course, choices, identity, abandoned: watch::Sender::new(false) })
     }
 
     /// What is asked.
@@ -103,7 +114,11 @@ impl Flight {
     }
 
     /// Takes a place. Where the run is over, the bill comes back.
-    pub fn board(self: &Arc<Self>, bill: Bill) -> Result<(Place, mpsc::UnboundedReceiver<Told>), Box<Bill>> {
+    pub fn board(
+        self: &Arc<Self>,
+        bill: Bill,
+        standing: Standing,
+    ) -> Result<(Place, mpsc::UnboundedReceiver<Told>), Box<Bill>> {
         let mut state = self.state();
         if state.running == 0 || *self.abandoned.borrow() {
             return Err(Box::new(bill));
@@ -114,7 +129,7 @@ impl Flight {
         }
         let number = state.next_number;
         state.next_number += 1;
-        state.seats.push(Seat { number, out, bill });
+        state.seats.push(Seat { number, out, bill, standing });
         Ok((Place { flight: Arc::clone(self), number }, receiver))
     }
 
@@ -188,6 +203,14 @@ impl Drop for Place {
             drop(state);
             self.flight.abandoned.send_replace(true);
             return;
+        }
+        // The next who pays is served in their own turn.
+        if index == 0 {
+            let Course { engine, requests } = &self.flight.course;
+            let standing = state.seats[0].standing;
+            for &request in requests {
+                engine.take_over(request, standing);
+            }
         }
         drop(state);
         // Outside a runtime nothing is under way any more, and the bill is void.

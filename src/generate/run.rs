@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use super::answers::{Answers, Terms};
 use super::bill::{Account, Bill};
 use super::choice::{Choice, Reports};
-use super::flight::{Flight, Told};
+use super::flight::{Course, Flight, Told};
 use super::gate::Most;
 use super::prepare::Prepared;
 use super::record::Record;
@@ -17,7 +17,7 @@ use super::trail::Trail;
 use super::{CacheOutcome, Caller, Gate, GenerateError, Generator};
 use crate::audit::Level;
 use crate::cache::{Cache, CacheKey, Tag};
-use crate::engine::{CacheScope, Generation};
+use crate::engine::{CacheScope, Generation, Standing};
 use crate::ledger::Outcome;
 use crate::limits::{Admission, Rates};
 use crate::resilience::Permit;
@@ -144,7 +144,7 @@ impl Run<'_> {
                 return Err(GenerateError::Reused);
             }
             bill.cache = CacheOutcome::Join;
-            match flight.board(bill) {
+            match flight.board(bill, self.standing()) {
                 Ok((place, receiver)) => {
                     return Ok(Answers::live(terms(CacheOutcome::Join, rates), receiver, place, deadline));
                 }
@@ -156,8 +156,10 @@ impl Run<'_> {
         // Who joins has a deadline of their own.
         let generations = self.submit(shelf.is_none().then_some(deadline))?;
         let identity = shelf.as_ref().map(|shelf| shelf.identity.clone());
-        let flight = Flight::new(generations.len(), self.choices, identity, self.tells_answers());
-        let Ok((place, receiver)) = flight.board(bill) else { return Err(GenerateError::Lost) };
+        let requests = generations.iter().map(|(generation, _)| generation.id).collect();
+        let course = Course { engine: self.generator.engine.clone(), requests };
+        let flight = Flight::new(course, self.choices, identity, self.tells_answers());
+        let Ok((place, receiver)) = flight.board(bill, self.standing()) else { return Err(GenerateError::Lost) };
         if let (Some(name), true) = (name, shelf.is_some()) {
             flights.insert(name, Arc::clone(&flight));
         }
@@ -170,6 +172,13 @@ impl Run<'_> {
         let keep = shelf.map(|shelf| (shelf, self.gate.clone()));
         self.follow(generations, &flight, keep, permit);
         Ok(Answers::live(terms, receiver, place, deadline))
+    }
+
+    /// In whose turn it is served.
+    fn standing(&self) -> Standing {
+        let asked = self.prepared.first().map(|prepared| &prepared.request);
+        let (weight, priority) = asked.map_or((1, 0), |request| (request.weight, request.priority));
+        Standing { user: self.caller.turn, weight, priority }
     }
 
     fn submit(&self, deadline: Option<Instant>) -> Result<Vec<(Generation, Prepared)>, GenerateError> {

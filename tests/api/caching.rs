@@ -1,13 +1,13 @@
 //! The prompt cache and shared runs over the API.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
 use crate::access::{Header, bearer, call, key, post, serve};
 use crate::harness::{MODEL, Setup, TestServer, ask, with};
-use crate::http::{Reply, send};
+use crate::http::{Reply, open, send};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -167,6 +167,41 @@ async fn a_run_outlives_whoever_began_it() {
     let id = joined.json()["id"].as_str().unwrap().rsplit('-').next().unwrap().to_owned();
     let request = server.state.auth.store().finished_request(&id).await.unwrap().unwrap();
     assert_eq!((request.outcome.as_str(), request.cached_tokens), ("completed", 0), "whoever stays pays for the run");
+}
+
+/// One slot, taken for a while; a shared run of low priority waits behind ordinary requests, until whoever began it leaves.
+#[tokio::test]
+async fn whoever_takes_a_run_over_is_served_in_their_own_turn() {
+    let mut setup = Setup::new().chat("hi", "abcdefghij").slow(Duration::from_millis(10));
+    setup.options.max_sequences = 1;
+    setup.options.queue_capacity = 8;
+    let (server, ann) = server(setup).await;
+    let (address, header) = (server.address, ann.clone());
+    let ask_for = move |text: &'static str, tokens: usize, priority: i32| {
+        let asked = json!({"temperature": 0, "max_tokens": tokens, "ignore_eos": tokens > 50, "priority": priority});
+        let (body, header) = (with(ask(text), asked), header.clone());
+        tokio::spawn(async move { (post(address, CHAT, header, &body).await, Instant::now()) })
+    };
+    let _running = ask_for("long", 60, 5);
+    server.runs(1).await;
+    let low = with(certain(), json!({"priority": -5})).to_string();
+    let (name, value) = ann.clone().unwrap();
+    let headers = [("content-type", "application/json"), (name, value.as_str())];
+    let leader = open(address, "POST", CHAT, &headers, low.as_bytes()).await;
+    server.waits(1).await;
+    let others = [ask_for("other one", 55, 0), ask_for("other two", 55, 0)];
+    server.waits(3).await;
+    let heir = ask_for("hi", 50, 1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(leader);
+    let (joined, at) = heir.await.unwrap();
+    assert_eq!((joined.header("x-cache"), text(&joined).as_str()), (Some("join"), "abcdefghij"));
+    for other in others {
+        let (reply, later) = other.await.unwrap();
+        assert_eq!(reply.status, 200);
+        assert!(at < later, "the heir's priority did not count");
+    }
+    server.becomes_idle().await;
 }
 
 #[tokio::test]

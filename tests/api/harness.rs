@@ -208,6 +208,17 @@ impl TestServer {
         panic!("never ran {count}: {:?}", self.engine.stats());
     }
 
+    /// Waits until this many requests wait for their turn.
+    pub async fn waits(&self, count: usize) {
+        for _ in 0..400 {
+            if self.engine.stats().waiting == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("never waited {count}: {:?}", self.engine.stats());
+    }
+
     /// Closes the listener and waits for the last answer.
     pub async fn close(self) {
         self.stop.send(()).unwrap();

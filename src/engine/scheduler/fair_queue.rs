@@ -84,10 +84,15 @@ impl<T: Queued> FairQueue<T> {
         self.len
     }
 
-    /// A request arrives. A user who was away starts level with the least served who is here, less a credit: absence
-    /// earns no more than that.
+    /// A request arrives.
     pub fn join(&mut self, item: T) {
-        let user = item.user();
+        self.enter(item.user());
+        self.push(item);
+    }
+
+    /// A user has one more request inside. One who was away starts level with the least served who is here, less a
+    /// credit: absence earns no more than that.
+    pub fn enter(&mut self, user: u64) {
         if self.accounts.get(&user).is_none_or(|account| account.inside == 0) {
             self.level = self.level.max(self.least().unwrap_or(0));
             self.num_joined += 1;
@@ -100,7 +105,6 @@ impl<T: Queued> FairQueue<T> {
         if let Some(account) = self.accounts.get_mut(&user) {
             account.inside += 1;
         }
-        self.push(item);
     }
 
     /// Puts back a request that has joined and not left: it keeps its place by arrival.
@@ -125,7 +129,7 @@ impl<T: Queued> FairQueue<T> {
         self.least
     }
 
-    /// A request that joined has ended.
+    /// A request that joined has ended, or is another user's now.
     pub fn leave(&mut self, user: u64) {
         let Some(account) = self.accounts.get_mut(&user) else { return };
         account.inside -= 1;

@@ -7,6 +7,7 @@ mod fair_queue;
 mod growth;
 mod preempt;
 mod prefill;
+mod take_over;
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,6 @@ pub(super) struct Scheduler {
     growth: Growth,
     pace: Pace,
     stats: EngineStats,
-    num_arrivals: u64,
     swept_queue_at: Option<Instant>,
 }
 
@@ -82,7 +82,6 @@ impl Scheduler {
             growth: Growth::new(),
             pace: Pace::default(),
             stats: EngineStats { kv_blocks: options.num_blocks, ..EngineStats::default() },
-            num_arrivals: 0,
             swept_queue_at: None,
             options,
         }
@@ -90,10 +89,9 @@ impl Scheduler {
 
     /// Takes a request in.
     pub fn add(&mut self, submission: Submission) {
-        self.num_arrivals += 1;
         // Distinct per request, reproducible per engine.
-        let seed = self.options.seed ^ self.num_arrivals.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.queue.join(Box::new(Sequence::new(self.num_arrivals, submission, seed)));
+        let seed = self.options.seed ^ submission.id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.queue.join(Box::new(Sequence::new(submission, seed)));
     }
 
     /// Whether no request is inside.

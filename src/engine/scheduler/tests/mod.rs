@@ -4,3 +4,4 @@ mod floors;
 mod rules;
 mod simulation;
 mod storm;
+mod take_over;

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::engine::{
     CacheScope, EngineError, EngineOptions, EngineRequest, Executor, FinishReason, MockExecutor, MockOptions,
-    SamplingParams, StepCost, TokenEvent, TokenUsage, admission::Admission, batch::StepBatch, scheduler::Scheduler,
-    sequence::Submission,
+    SamplingParams, Standing, StepCost, TokenEvent, TokenUsage, admission::Admission, batch::StepBatch,
+    scheduler::Scheduler, sequence::Submission,
 };
 
 pub const VOCAB: u32 = 50_000;
@@ -141,7 +141,13 @@ impl Simulation {
     pub fn submit(&mut self, request: EngineRequest) -> usize {
         let (permit, place) = self.admission.enter(request.priority, request.user).unwrap();
         let (sender, events) = mpsc::unbounded_channel();
-        self.scheduler.add(Submission { request: request.clone(), events: sender, submitted_at: self.now, permit });
+        self.scheduler.add(Submission {
+            id: self.clients.len() as u64 + 1,
+            request: request.clone(),
+            events: sender,
+            submitted_at: self.now,
+            permit,
+        });
         self.live.push(self.clients.len());
         self.clients.push(Client {
             request,
@@ -157,6 +163,12 @@ impl Simulation {
             events: Some(events),
         });
         self.clients.len() - 1
+    }
+
+    /// The client's request becomes somebody else's.
+    pub fn take_over(&mut self, client: usize, to: Standing) {
+        self.scheduler.take_over(client as u64 + 1, to);
+        self.check();
     }
 
     /// The client goes away.

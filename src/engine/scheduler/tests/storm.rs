@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::simulation::{Client, End, Simulation, VOCAB, options, prompt, request};
-use crate::engine::{CacheScope, EngineError, EngineOptions, EngineRequest, FinishReason, MockExecutor, MockOptions};
+use crate::engine::{
+    CacheScope, EngineError, EngineOptions, EngineRequest, FinishReason, MockExecutor, MockOptions, Standing,
+};
 
-/// Random requests: shared beginnings, bursts of equal prompts, deadlines, priorities, early leavers.
+/// Random requests: shared beginnings, bursts of equal prompts, deadlines, priorities, early leavers, heirs.
 struct Storm {
     random: fastrand::Rng,
     simulation: Simulation,
@@ -75,6 +77,12 @@ impl Storm {
                 if client < self.simulation.clients.len() {
                     self.simulation.leave(client);
                 }
+            }
+            if self.random.u8(0..10) == 0 {
+                // Of any client: waiting, running, at its end, or not there yet.
+                let client = self.random.usize(0..self.simulation.clients.len() + 2);
+                let (user, weight) = (self.random.u64(0..10), self.random.u32(1..4));
+                self.simulation.take_over(client, Standing { user, weight, priority: self.random.i32(-2..3) });
             }
             self.simulation.step();
         }

@@ -1,6 +1,7 @@
 //! What the gateway costs: requests at a fixed rate against the mock executor, with everything on, with each part off, and
 //! with nothing but HTTP and the engine; then answers from the prompt cache as fast as they come.
-//! `scripts/bench-gateway` runs it, with PostgreSQL and Redis beside the embedded ones.
+//! `scripts/bench-gateway` runs it, with PostgreSQL and Redis beside the embedded ones; arguments choose rows by their
+//! beginnings.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 #[expect(dead_code, reason = "shared with the tests")]
@@ -66,7 +67,11 @@ async fn run() {
     let plain = Setup::new().start().await;
     let bare = bare_server(plain.engine.clone()).await;
     row("HTTP and the engine alone", bare, None).await;
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for case in cases() {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| case.name.starts_with(wanted)) {
+            continue;
+        }
         let (server, token) = start(&case).await;
         row(case.name, server.address, token.clone()).await;
         if case.name == "everything" || case.name.contains("Redis") {

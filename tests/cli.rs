@@ -181,13 +181,13 @@ fn changes_of_users_and_keys_are_in_the_audit_log_which_can_be_proven() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = steppe::store::Store::sqlite(&here.join("data/steppe.db")).await.unwrap();
-        let change = store.write_apart(|connection| {
+        let change = steppe::store::Write::new((), |connection, ()| {
             Box::pin(async move {
                 sqlx::query("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 3").execute(connection).await?;
                 Ok(())
             })
         });
-        change.await.unwrap();
+        store.write_apart(change).await.unwrap();
         store.close().await;
     });
     assert!(error(&steppe(here, &["audit", "verify"])).contains("row 3 was changed"));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::AuditError;
 use super::seal::Keys;
 use crate::store::audit::{self, AuditFilter, AuditRow};
-use crate::store::{Moment, Store};
+use crate::store::{Connection, Moment, Store, StoreError, Write};
 
 /// Rows that are removed in one transaction.
 const PRUNED_AT_ONCE: i64 = 5000;
@@ -42,32 +42,11 @@ impl Log {
     /// Appends rows, all or none, and returns them with their places. `attempt` outlives a failure, so that the same rows
     /// are not written twice when only the answer was lost.
     pub(super) async fn append(&self, rows: Vec<AuditRow>, attempt: &Attempt) -> Result<Vec<AuditRow>, AuditError> {
-        let (keys, attempt) = (Arc::clone(&self.keys), Arc::clone(attempt));
-        let appended = self.store.write_apart(move |connection| {
-            Box::pin(async move {
-                let mut rows = rows;
-                let mut head = audit::lock_head(connection).await?;
-                let before = attempt.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some((last, hash)) = before
-                    && audit::hash_of(connection, last).await?.as_ref() == Some(&hash)
-                {
-                    let first = last - rows.len() as i64;
-                    return audit::after(connection, first, rows.len() as i64).await;
-                }
-                for row in &mut rows {
-                    row.seq = head.seq + 1;
-                    keys.seal_row(row, &head.hash);
-                    head.seq = row.seq;
-                    head.hash.clone_from(&row.hash);
-                }
-                keys.seal_head(&mut head);
-                *attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some((head.seq, head.hash.clone()));
-                audit::insert(connection, &rows).await?;
-                audit::set_head(connection, &head).await?;
-                Ok(rows)
-            })
-        });
-        Ok(appended.await?)
+        let append =
+            Write::new((Arc::clone(&self.keys), rows, Arc::clone(attempt)), |connection, (keys, rows, attempt)| {
+                Box::pin(append(connection, keys, rows.clone(), attempt))
+            });
+        Ok(self.store.write_apart(append).await?)
     }
 
     /// Removes leading rows that are all older than `moment`, and says which was the last of them. The head keeps its hash,
@@ -84,11 +63,12 @@ impl Log {
     }
 
     async fn prune_some(&self, moment: Moment) -> Result<Option<i64>, AuditError> {
-        let keys = Arc::clone(&self.keys);
-        let pruned = self.store.write_apart(move |connection| {
+        let prune = Write::new((Arc::clone(&self.keys), moment), |connection, (keys, moment)| {
             Box::pin(async move {
                 let mut head = audit::lock_head(connection).await?;
-                let Some(last) = audit::last_before(connection, moment, PRUNED_AT_ONCE).await? else { return Ok(None) };
+                let Some(last) = audit::last_before(connection, *moment, PRUNED_AT_ONCE).await? else {
+                    return Ok(None);
+                };
                 head.pruned_hash = audit::hash_of(connection, last).await?.unwrap_or_default();
                 head.pruned_seq = last;
                 keys.seal_head(&mut head);
@@ -97,6 +77,34 @@ impl Log {
                 Ok(Some(last))
             })
         });
-        Ok(pruned.await?)
+        Ok(self.store.write_apart(prune).await?)
     }
+}
+
+/// Gives rows their places at the end of the chain.
+async fn append(
+    connection: &mut Connection,
+    keys: &Keys,
+    mut rows: Vec<AuditRow>,
+    attempt: &Attempt,
+) -> Result<Vec<AuditRow>, StoreError> {
+    let mut head = audit::lock_head(connection).await?;
+    let before = attempt.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((last, hash)) = before
+        && audit::hash_of(connection, last).await?.as_ref() == Some(&hash)
+    {
+        let first = last - rows.len() as i64;
+        return audit::after(connection, first, rows.len() as i64).await;
+    }
+    for row in &mut rows {
+        row.seq = head.seq + 1;
+        keys.seal_row(row, &head.hash);
+        head.seq = row.seq;
+        head.hash.clone_from(&row.hash);
+    }
+    keys.seal_head(&mut head);
+    *attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some((head.seq, head.hash.clone()));
+    audit::insert(connection, &rows).await?;
+    audit::set_head(connection, &head).await?;
+    Ok(rows)
 }

@@ -10,9 +10,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::log::Attempt;
 use super::*;
-use crate::store::Purpose;
 use crate::store::audit::{AuditHead, head, set_head};
 use crate::store::tests::{fresh_postgres, stores};
+use crate::store::{Purpose, Write};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -188,22 +188,14 @@ async fn a_noted_row_proves_that_an_older_state_was_not_put_back() {
     for (store, _folder) in stores().await {
         let log = Log::open(store.clone(), None).await.unwrap();
         append(&log, 5).await;
-        let old: Arc<std::sync::Mutex<AuditHead>> = Arc::default();
-        let kept = Arc::clone(&old);
-        let read = store.write_apart(move |connection| {
-            Box::pin(async move {
-                *kept.lock().unwrap() = head(connection).await?;
-                Ok(())
-            })
-        });
-        read.await.unwrap();
+        let old: AuditHead =
+            store.write_apart(Write::new((), |connection, ()| Box::pin(head(connection)))).await.unwrap();
         append(&log, 5).await;
         let proof = log.verify(None).await.unwrap();
         let anchor = |proof: &Proof| Some(format!("{}:{}", proof.last, proof.hash).parse::<Anchor>().unwrap());
         assert!(log.verify(anchor(&proof)).await.is_ok());
         store.execute("DELETE FROM audit WHERE seq > 5").await;
-        let old = old.lock().unwrap().clone();
-        store.write_apart(move |connection| Box::pin(async move { set_head(connection, &old).await })).await.unwrap();
+        store.write_apart(Write::new(old, |connection, old| Box::pin(set_head(connection, old)))).await.unwrap();
         assert_eq!(log.verify(None).await.unwrap().last, 5, "by itself it is whole");
         let noted = log.verify(anchor(&proof)).await;
         assert!(matches!(noted, Err(AuditError::Broken(Broken::Anchor(10)))), "{noted:?}");

@@ -17,6 +17,8 @@ use crate::store::{Moment, now};
 
 /// Rows of one transaction at most.
 const BATCH: usize = 512;
+/// Nobody waits for a row: the first one waits so long for others, to be written with them.
+const GATHERING: Duration = Duration::from_millis(25);
 /// A transaction that takes longer is taken for a failure, as long as it does.
 const SLOW: i64 = 5000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -56,6 +58,14 @@ impl Writer {
                     next_pruning = Instant::now() + BETWEEN_PRUNINGS;
                     self.prune(&queue).await;
                     continue;
+                }
+            }
+            if messages.len() < BATCH && messages.iter().all(|message| matches!(message, Message::Row(_))) {
+                tokio::time::sleep(GATHERING).await;
+                while messages.len() < BATCH
+                    && let Ok(message) = queue.try_recv()
+                {
+                    messages.push(message);
                 }
             }
             let (mut rows, mut waiting) = (Vec::new(), Vec::new());

@@ -196,13 +196,20 @@ impl Authenticator {
             return bearer_of(user.ok_or(AuthError::Invalid)?, revoked, token.id, token.issued_at);
         }
         let claims = self.inner.tokens.verify(token)?;
-        let (user, revoked) = tokio::join!(self.active_user(&claims.sub), self.inner.store.is_revoked(&claims.jti));
+        let found = self.inner.store.user_with_token(&claims.sub, &claims.jti).await?;
+        let (user, revoked) = found.ok_or(AuthError::Invalid)?;
         let issued_at = claims.issued_at();
-        bearer_of(user?, revoked?, claims.jti, issued_at)
+        bearer_of(self.active(user)?, revoked, claims.jti, issued_at)
     }
 
     async fn active_user(&self, id: &str) -> Result<User, AuthError> {
-        let user = self.inner.store.user(id).await?.filter(|user| !user.is_out()).ok_or(AuthError::Invalid)?;
+        self.active(self.inner.store.user(id).await?.ok_or(AuthError::Invalid)?)
+    }
+
+    fn active(&self, user: User) -> Result<User, AuthError> {
+        if user.is_out() {
+            return Err(AuthError::Invalid);
+        }
         self.recheck_soon(&user);
         Ok(user)
     }

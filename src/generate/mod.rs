@@ -38,6 +38,9 @@ use self::gate::Most;
 use self::prepare::Prepared;
 use self::run::Run;
 
+/// Prompts of so many bytes are tokenised faster than another thread is woken.
+const SHORT: usize = 1024;
+
 /// What is known of the loaded model besides its weights.
 #[derive(Debug)]
 pub struct ServedModel {
@@ -140,10 +143,16 @@ impl Generator {
         Ok((prompt, completion))
     }
 
-    /// Renders, tokenises and checks on a blocking thread.
+    /// Renders, tokenises and checks: a long prompt on a blocking thread, where others do not wait for it.
     async fn prepare(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Prepared>, GenerateError> {
         let (model, limits) = (Arc::clone(&self.model), self.limits.clone());
+        let system = model.manifest.system_prompt.as_ref().map_or(0, String::len);
+        let length = |request: &GenerateRequest| request.prompt.bytes().map(|bytes| bytes + system);
+        let is_short = requests.iter().map(length).sum::<Option<usize>>().is_some_and(|bytes| bytes <= SHORT);
         let prepare = move || requests.into_iter().map(|request| Prepared::new(&model, &limits, request)).collect();
+        if is_short {
+            return prepare();
+        }
         tokio::task::spawn_blocking(prepare).await.unwrap_or(Err(GenerateError::Lost))
     }
 }

@@ -15,6 +15,17 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+impl Prompt {
+    /// Bytes of text to be tokenised, where they are easily counted.
+    pub(super) fn bytes(&self) -> Option<usize> {
+        match self {
+            Self::Chat(messages) => messages.iter().map(|message| Some(message["content"].as_str()?.len() + 16)).sum(),
+            Self::Text(text) => Some(text.len()),
+            Self::Tokens(_) => Some(0),
+        }
+    }
+}
+
 /// One prompt and how it is to be answered. What is absent comes from the model's manifest, its file, or the API's
 /// defaults, in this order.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use super::local::Taken;
 use super::{Account, Budget, Entry, GroupBy, Inner, Ledger, LedgerError, NewHold, Subject, UsageRow, new_id};
 use crate::store::ledger::accounts::{self, Posting};
 use crate::store::ledger::{AccountRow, budgets, proof};
-use crate::store::{Moment, StoreError};
+use crate::store::{Moment, StoreError, Write};
 
 /// A top-up is this at the most: 10^9 of the currency.
 const LARGEST_AMOUNT: i64 = 1_000_000_000_000_000;
@@ -128,13 +128,10 @@ impl Ledger {
             let now = (inner.settings.clock)();
             let (account, _) = budget_account(&budget, now, inner.settings.day_offset);
             let (id, limit) = (account.clone(), budget.limit);
-            let work = inner.commit(
-                move |connection| {
-                    Box::pin(async move { budgets::set(connection, &budget, &account, &author, now).await })
-                },
-                move |local, ()| local.set_credit(&id, limit),
-            );
-            work.await?;
+            let set = Write::new((budget, account, author, now), |connection, (budget, account, author, now)| {
+                Box::pin(budgets::set(connection, budget, account, author, *now))
+            });
+            inner.commit_apart(set, move |local, ()| local.set_credit(&id, limit)).await?;
             drop(changing);
             inner.read_budgets().await
         });
@@ -146,11 +143,8 @@ impl Ledger {
     /// # Errors
     /// When there is none.
     pub async fn remove_budget(&self, id: &str) -> Result<(), LedgerError> {
-        let wanted = id.to_owned();
-        let removed = self
-            .inner
-            .commit(move |connection| Box::pin(async move { budgets::remove(connection, &wanted).await }), |_, _| ());
-        if !removed.await? {
+        let remove = Write::new(id.to_owned(), |connection, id| Box::pin(budgets::remove(connection, id)));
+        if !self.inner.commit_apart(remove, |_, _| ()).await? {
             return Err(StoreError::NotFound(format!("budget {id}")).into());
         }
         self.inner.read_budgets().await
@@ -182,20 +176,19 @@ impl Ledger {
         };
         let different = Arc::new(Mutex::new(Vec::new()));
         let (seen, local) = (Arc::clone(&different), Arc::clone(local));
-        let found = inner.store.write(
-            |connection| {
-                Box::pin(async move {
-                    let findings = proof::findings(connection).await?;
-                    Ok((findings, proof::all_accounts(connection).await?))
-                })
-            },
-            // Here memory is as far as the database is, for both follow the order of the commits.
-            move |found| {
-                if let Ok((_, rows)) = found {
-                    *seen.lock().unwrap_or_else(PoisonError::into_inner) = local.differences(rows);
-                }
-            },
-        );
+        let read = Write::new((), |connection, ()| {
+            Box::pin(async move {
+                let findings = proof::findings(connection).await?;
+                Ok((findings, proof::all_accounts(connection).await?))
+            })
+        });
+        // Here memory is as far as the database is, for both follow the order of the commits.
+        let compare = move |found: &Result<(Vec<String>, Vec<AccountRow>), StoreError>| {
+            if let Ok((_, rows)) = found {
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = local.differences(rows);
+            }
+        };
+        let found = inner.store.write(read, compare);
         let (mut findings, _) = found.await?;
         findings.append(&mut different.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(findings)
@@ -212,14 +205,12 @@ impl Inner {
             return Ok(None);
         }
         let posted = self.persist(&posting.id, || {
-            let (posting, reserved) = (posting.clone(), reserved.clone());
-            self.commit(
-                move |connection| Box::pin(async move { accounts::post(connection, &posting).await }),
-                move |local, balance| {
-                    let balance = balance.map(|balance| (reserved[0].0.clone(), balance));
-                    local.settle(&reserved, balance.as_slice());
-                },
-            )
+            let reserved = reserved.clone();
+            let post = Write::new(posting.clone(), |connection, posting| Box::pin(accounts::post(connection, posting)));
+            self.commit_apart(post, move |local, balance| {
+                let balance = balance.map(|balance| (reserved[0].0.clone(), balance));
+                local.settle(&reserved, balance.as_slice());
+            })
         });
         let posted = posted.await;
         if let (Err(_), Some(local)) = (&posted, &self.local) {

@@ -2,6 +2,7 @@
 //! Either outlives its caller and is tried until the database has it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::account::{budget_account, purse_id};
@@ -10,8 +11,8 @@ use super::{Account, Inner, LedgerError, NewHold, Unit, Usage};
 use crate::store::ledger::accounts::{SPENT, budgets_counter};
 use crate::store::ledger::holds::{self, HoldRow};
 use crate::store::ledger::settlement::{self, Charge, Settled, Settlement};
-use crate::store::ledger::{FinishedRequest, accounts};
-use crate::store::{Moment, StoreError};
+use crate::store::ledger::{FinishedRequest, accounts as rows};
+use crate::store::{Moment, StoreError, Write};
 
 /// A caller waits so long for a settlement; it goes on without them.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,18 +57,6 @@ impl Part {
     }
 }
 
-/// Why a transaction is undone that was to hold.
-enum Undone {
-    Short(usize),
-    Store(StoreError),
-}
-
-impl From<StoreError> for Undone {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 /// What a request may cost at the most, set aside. Dropping it voids it.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is void"]
@@ -77,6 +66,8 @@ pub struct Hold {
     /// By account. Empty when nothing is held any more.
     parts: Vec<Part>,
     started_at: Moment,
+    /// It need not be written down any more.
+    ended: Arc<AtomicBool>,
 }
 
 impl Inner {
@@ -106,7 +97,7 @@ impl Inner {
         if !self.open_requests().insert(new.request_id.clone()) {
             return Err(LedgerError::Duplicate(new.request_id));
         }
-        let mut hold = Hold { inner: Arc::clone(&self), new, parts: Vec::new(), started_at };
+        let mut hold = Hold { inner: Arc::clone(&self), new, parts: Vec::new(), started_at, ended: Arc::default() };
         if self.local.is_some() || parts.is_empty() {
             hold.take(parts).await?;
             return Ok(hold);
@@ -123,19 +114,12 @@ impl Inner {
         if let Some(local) = &self.local {
             return Ok(local.take(&row.amounts));
         }
-        let wanted = row.clone();
-        let taken = self.store.transact(|connection| {
-            Box::pin(
-                async move { holds::take(connection, &wanted, false).await?.map_or(Ok(()), |i| Err(Undone::Short(i))) },
-            )
-        });
-        let index = match taken.await {
-            Ok(()) => return Ok(Taken::Done),
-            Err(Undone::Store(error)) if error.is_duplicate() => {
-                return Err(LedgerError::Duplicate(row.request_id.clone()));
-            }
-            Err(Undone::Store(error)) => return Err(error.into()),
-            Err(Undone::Short(index)) => index,
+        let take = Write::new(row.clone(), |connection, row| Box::pin(holds::take(connection, row, false)));
+        let index = match self.store.write(take.locking(accounts(&row.amounts)), |_| ()).await {
+            Ok(None) => return Ok(Taken::Done),
+            Ok(Some(index)) => index,
+            Err(error) if error.is_duplicate() => return Err(LedgerError::Duplicate(row.request_id.clone())),
+            Err(error) => return Err(error.into()),
         };
         let (id, amount) = &row.amounts[index];
         let Some(account) = self.store.account(id).await? else { return Ok(Taken::Missing(index)) };
@@ -150,21 +134,20 @@ impl Inner {
     pub(super) async fn ensure(&self, part: &Part) -> Result<bool, LedgerError> {
         let Part { id, account, ends_at, .. } = part.clone();
         let (opening, now) = (self.settings.default_balance, (self.settings.clock)());
-        let ensured = self.commit(
-            move |connection| {
+        let ensure =
+            Write::new((id, account, ends_at, opening, now), |connection, (id, account, ends_at, opening, now)| {
                 Box::pin(async move {
                     match account {
-                        Account::Purse { .. } => accounts::purse(connection, &id, opening, now).await,
-                        Account::Budget(budget) => accounts::budget(connection, &id, &budget.id(), ends_at).await,
+                        Account::Purse { .. } => rows::purse(connection, id, *opening, *now).await,
+                        Account::Budget(budget) => rows::budget(connection, id, &budget.id(), *ends_at).await,
                     }
                 })
-            },
-            move |local, row| {
-                if let Some(row) = row {
-                    local.add(row.clone(), now);
-                }
-            },
-        );
+            });
+        let ensured = self.commit_apart(ensure, move |local, row| {
+            if let Some(row) = row {
+                local.add(row.clone(), now);
+            }
+        });
         Ok(ensured.await?.is_some())
     }
 }
@@ -206,14 +189,26 @@ impl Hold {
         Err(LedgerError::Late)
     }
 
-    /// Has what memory holds written down. Nobody waits for it while the database is well.
+    /// Has what memory holds written down, unless the hold ends before. Nobody waits for it while the database is well.
     async fn journal(&self, row: HoldRow) -> Result<(), LedgerError> {
         let Some(local) = &self.inner.local else { return Ok(()) };
         let noted = Arc::clone(local);
-        let written = self.inner.store.write(
-            move |connection| Box::pin(async move { holds::take(connection, &row, true).await.map(drop) }),
-            move |result| noted.wrote(result.is_ok()),
-        );
+        let write = Write::new((row, Arc::clone(&self.ended)), |connection, (row, ended)| {
+            Box::pin(async move {
+                let open = !ended.load(Ordering::Relaxed);
+                if open {
+                    holds::take(connection, row, true).await?;
+                }
+                Ok(open)
+            })
+        });
+        let note = move |written: &Result<bool, StoreError>| {
+            // What needed no writing says nothing of the database.
+            if !matches!(written, Ok(false)) {
+                noted.wrote(written.is_ok());
+            }
+        };
+        let written = self.inner.store.write(write.soon(), note);
         if local.is_sick() {
             written.await?;
         }
@@ -235,15 +230,16 @@ impl Hold {
     }
 
     async fn settle_to_the_end(mut self, usage: Usage, outcome: Outcome, details: String) -> Result<i64, LedgerError> {
+        self.ended.store(true, Ordering::Relaxed);
         let settlement = Arc::new(self.settlement(usage, outcome, details));
         let held: Arc<[_]> = amounts(&self.parts).into();
         let inner = Arc::clone(&self.inner);
         let settled = inner.persist(self.request_id(), || {
-            let (settlement, held) = (Arc::clone(&settlement), Arc::clone(&held));
-            inner.commit(
-                move |connection| Box::pin(async move { settlement::settle(connection, &settlement).await }),
-                move |local, Settled { balances, .. }| local.settle(&held, balances),
-            )
+            let settle = Write::new(Arc::clone(&settlement), |connection, settlement| {
+                Box::pin(settlement::settle(connection, settlement))
+            });
+            let (locked, held) = (accounts(&held), Arc::clone(&held));
+            inner.commit(settle.locking(locked), move |local, Settled { balances, .. }| local.settle(&held, balances))
         });
         let Settled { cost, waived, .. } = settled.await?;
         self.parts.clear();
@@ -302,14 +298,13 @@ impl Drop for Hold {
             inner.open_requests().remove(&request_id);
             return;
         }
+        self.ended.store(true, Ordering::Relaxed);
         let held: Arc<[_]> = amounts(&self.parts).into();
         let void = async move {
             let voided = inner.persist(&request_id, || {
-                let (request_id, held) = (request_id.clone(), Arc::clone(&held));
-                inner.commit(
-                    move |connection| Box::pin(async move { holds::void(connection, &request_id).await }),
-                    move |local, ()| local.settle(&held, &[]),
-                )
+                let void = Write::new(request_id.clone(), |connection, id| Box::pin(holds::void(connection, id)));
+                let (locked, held) = (accounts(&held), Arc::clone(&held));
+                inner.commit(void.locking(locked), move |local, ()| local.settle(&held, &[]))
             });
             if let Err(error) = voided.await {
                 tracing::error!(request_id, %error, "a hold could not be voided");
@@ -322,4 +317,8 @@ impl Drop for Hold {
 
 fn amounts(parts: &[Part]) -> Vec<(String, i64)> {
     parts.iter().map(|part| (part.id.clone(), part.amount)).collect()
+}
+
+fn accounts(amounts: &[(String, i64)]) -> Vec<String> {
+    amounts.iter().map(|(account, _)| account.clone()).collect()
 }

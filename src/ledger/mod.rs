@@ -15,7 +15,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_core::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -29,7 +28,7 @@ pub use price::{Price, Usage};
 pub use crate::store::ledger::{Budget, Cursor, Entry, FinishedRequest, GroupBy, Period, Subject, Unit, UsageRow};
 
 use self::local::Local;
-use crate::store::{Connection, Moment, Store, StoreError, new_id, now};
+use crate::store::{Moment, Store, StoreError, Write, new_id, now};
 
 /// What the ledger is told by the configuration.
 #[derive(Debug, Clone)]
@@ -205,22 +204,30 @@ impl Inner {
         })
     }
 
-    /// Does `work` in a transaction: together with others where the process has the database to itself, so that memory can
-    /// follow in the order of the commits, and in one of its own where not.
-    async fn commit<T: Send + 'static>(
+    /// Writes, and has memory follow in the order of the commits.
+    async fn commit<A: Send + Sync + 'static, T: Send + 'static>(
         &self,
-        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        write: Write<A, T>,
         then: impl FnOnce(&Local, &T) + Send + 'static,
     ) -> Result<T, StoreError> {
-        let Some(local) = &self.local else { return self.store.transact(work).await };
-        let local = Arc::clone(local);
+        let local = self.local.clone();
         let committed = move |result: &Result<T, StoreError>| {
+            let Some(local) = local else { return };
             local.wrote(result.is_ok());
             if let Ok(done) = result {
                 then(&local, done);
             }
         };
-        self.store.write(work, committed).await
+        self.store.write(write, committed).await
+    }
+
+    /// The same for what locks rows in an order of its own: alone, where replicas may wait for them.
+    async fn commit_apart<A: Send + Sync + 'static, T: Send + 'static>(
+        &self,
+        write: Write<A, T>,
+        then: impl FnOnce(&Local, &T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.local.is_some() { self.commit(write, then).await } else { self.store.write_apart(write).await }
     }
 
     /// Tries until the database has it, or objects. `attempt` does nothing when it has been done before.

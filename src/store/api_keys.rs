@@ -97,8 +97,7 @@ impl Store {
     /// The key with this hash, good or not.
     pub async fn api_key_hashed(&self, hash: &str) -> Result<Option<ApiKey>> {
         let statement = || sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM api_keys WHERE hash = $1"));
-        let found = self.guard.read(|| sqlx::query(statement()).bind(hash).fetch_optional(&self.pool));
-        found.await?.as_ref().map(api_key).transpose()
+        self.row(|| sqlx::query(statement()).bind(hash)).await?.as_ref().map(api_key).transpose()
     }
 
     /// A user's keys, oldest first, revoked and expired ones too.

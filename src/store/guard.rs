@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Result, StoreError};
-use crate::resilience::{Breaker, BreakerSettings, Retry};
+use crate::resilience::{Breaker, BreakerSettings, Permit, Retry};
 
 /// A read of a file waits for other processes' locks at the most.
 const FILE_PATIENCE: Duration = Duration::from_secs(5);
 /// A read of a server's database takes no longer, all attempts together.
-const SERVER_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Stands before calls that somebody waits for.
 #[derive(Debug, Clone)]
@@ -43,6 +43,11 @@ impl Guard {
         self.bounded(call).await
     }
 
+    /// Lets a call begin that ends by itself, and whose outcome is told.
+    pub fn admit(&self) -> Result<Permit> {
+        Ok(self.breaker.admit()?)
+    }
+
     async fn bounded<T>(&self, call: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
         let permit = self.breaker.admit()?;
         let outcome = tokio::time::timeout(self.patience, call).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
@@ -53,6 +58,11 @@ impl Guard {
         }
         outcome.map_err(StoreError::from)
     }
+}
+
+/// Tells the outcome of a call.
+pub(super) fn tell<T>(permit: Permit, outcome: &Result<T>) {
+    if outcome.as_ref().is_err_and(StoreError::may_pass) { permit.fail() } else { permit.succeed() }
 }
 
 /// Whether the database is away or busy, but does not object.

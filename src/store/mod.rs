@@ -3,6 +3,8 @@
 
 mod api_keys;
 pub mod audit;
+mod checkpoints;
+mod connections;
 mod departments;
 mod guard;
 pub mod ledger;
@@ -18,8 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, Connection as _, Executor as _};
+use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyPool, Executor as _};
+use tokio::sync::watch;
 
 pub use api_keys::{ApiKey, NewApiKey};
 pub use departments::Department;
@@ -28,8 +32,10 @@ pub use secrets::{Purpose, Secret};
 pub use sqlx::AnyConnection as Connection;
 pub use users::{NewUser, Role, Source, User, Vouched};
 
+use self::connections::{Connector, Readers};
 use self::guard::Guard;
-use self::writer::Writer;
+use self::writer::{Dialect, Writer};
+pub use self::writer::{Work, Write};
 use crate::resilience::{Breaker, BreakerOpen, Retry};
 
 /// Milliseconds since 1970.
@@ -39,6 +45,8 @@ pub type Moment = i64;
 const PATIENCE: Duration = Duration::from_secs(5);
 const SQLITE_CONNECTIONS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// Of each of them, for the reads that requests wait for.
+const READERS: u32 = 4;
 
 /// Why the database did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +67,8 @@ pub enum StoreError {
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
     /// The transaction that this operation was part of was undone, or the database was not reached.
-    #[error("the database failed: {0}")]
-    NotWritten(Arc<sqlx::Error>),
+    #[error(transparent)]
+    NotWritten(Arc<StoreError>),
     /// The database failed lately and was not asked.
     #[error(transparent)]
     Resting(#[from] BreakerOpen),
@@ -87,7 +95,7 @@ impl StoreError {
     pub fn may_pass(&self) -> bool {
         let error = match self {
             Self::Database(error) => error,
-            Self::NotWritten(error) => error,
+            Self::NotWritten(error) => return error.may_pass(),
             Self::Resting(_) => return true,
             _ => return false,
         };
@@ -99,6 +107,7 @@ impl StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    readers: Readers,
     writer: Writer,
     guard: Guard,
     file: Option<PathBuf>,
@@ -130,29 +139,36 @@ impl Store {
         let options: AnyConnectOptions = url.parse()?;
         let sqlite = url.starts_with("sqlite:");
         // A pool tries again until its patience ends; one connection says at once what is wrong.
-        let mut first = Connection::connect_with(&options).await?;
-        if sqlite {
-            first.execute(SQLITE_SETTINGS).await?;
-        }
+        let connector = Connector { options, settings: if sqlite { SQLITE_SETTINGS } else { POSTGRES_SETTINGS } };
+        // A pool tries again until its patience ends; one connection says at once what is wrong.
+        let mut first = connector.connect().await?;
         migrations::all().run(&mut first).await?;
-        first.close().await?;
+        let settings = connector.settings;
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
-            // A ping before each statement would double the way to the database; a dead connection is asked again anyway.
-            .test_before_acquire(false)
             .acquire_timeout(PATIENCE)
             // A file does not hang up.
             .test_before_acquire(!sqlite)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    connection.execute(if sqlite { SQLITE_SETTINGS } else { POSTGRES_SETTINGS }).await?;
+                    connection.execute(settings).await?;
                     Ok(())
                 })
             })
-            .connect_with(options)
+            .connect_with(connector.options.clone())
             .await?;
-        let writer = Writer::start(pool.clone(), if sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" });
-        Ok(Self { pool, writer, guard: Guard::new(sqlite), file: None })
+        let readers = Readers::new(connector.clone(), READERS);
+        let (written, commits) = watch::channel(());
+        let dialect = if sqlite {
+            // The log is moved into the file beside the commits, and by one of them only when it has 64 MiB.
+            first.execute("PRAGMA wal_autocheckpoint = 16384").await?;
+            tokio::spawn(checkpoints::run(connector.clone(), commits));
+            Dialect { begin: "BEGIN IMMEDIATE", lock: None }
+        } else {
+            Dialect { begin: "BEGIN", lock: Some(|connection, ids| Box::pin(ledger::accounts::lock(connection, ids))) }
+        };
+        let writer = Writer::start(connector, first, dialect, written);
+        Ok(Self { pool, readers, writer, guard: Guard::new(sqlite), file: None })
     }
 
     /// The same, with this breaker before what requests wait for, and attempts of reads as often as this says.
@@ -175,15 +191,32 @@ impl Store {
         self.file.as_deref()
     }
 
-    /// Has the writer do `work`, in one transaction with what others ask of it at the same time. The work is under way
-    /// when this returns; the future ends when it is committed. `then` is called before that, by the writer, in the order
-    /// of the commits; it must not wait.
-    pub fn write<T: Send + 'static>(
+    /// The row, if there is one, for somebody who waits.
+    async fn row<'q>(&self, query: impl Fn() -> Query<'q, Any, AnyArguments>) -> Result<Option<AnyRow>> {
+        self.guard.read(|| self.readers.row(query())).await
+    }
+
+    /// Has the writer write this, in one transaction with what others ask of it at the same time. It is under way when this
+    /// returns; the future ends when it is committed. `then` is called before that, by the writer, in the order of the
+    /// commits; it must not wait.
+    pub fn write<A: Send + Sync + 'static, T: Send + 'static>(
         &self,
-        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+        write: Write<A, T>,
         then: impl FnOnce(&Result<T>) + Send + 'static,
     ) -> BoxFuture<'static, Result<T>> {
-        self.writer.write(work, then)
+        if self.file.is_some() {
+            return self.writer.write(write, then);
+        }
+        let permit = match self.guard.admit() {
+            Ok(permit) => permit,
+            Err(resting) => return Box::pin(async { Err(resting) }),
+        };
+        let written = self.writer.write(write, then);
+        Box::pin(async move {
+            let outcome = written.await;
+            guard::tell(permit, &outcome);
+            outcome
+        })
     }
 
     /// Does `work` in a transaction of its own, which is undone when it fails.
@@ -197,13 +230,16 @@ impl Store {
         Ok(done)
     }
 
-    /// Does `work` by the writer where this process alone writes, else in a transaction of its own: work that takes a lock for
+    /// Has it written by the writer where this process alone writes, else in a transaction of its own: what takes a lock for
     /// which other replicas wait must not share a transaction with what others here ask for.
-    pub async fn write_apart<T: Send + 'static>(
-        &self,
-        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        if self.file.is_some() { self.write(work, |_| ()).await } else { self.transact(work).await }
+    pub async fn write_apart<A: Send + Sync + 'static, T: Send + 'static>(&self, write: Write<A, T>) -> Result<T> {
+        if self.file.is_some() {
+            return self.write(write, |_| ()).await;
+        }
+        let mut transaction = self.guard.once(self.pool.begin()).await?;
+        let done = write.run(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(done)
     }
 
     /// Lets `work` read the database as it is at one moment.
@@ -221,6 +257,8 @@ impl Store {
 
     /// Waits until no statement runs, and closes.
     pub async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close(READERS).await;
         self.pool.close().await;
     }
 }

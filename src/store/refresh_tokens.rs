@@ -41,8 +41,8 @@ impl Store {
     /// Whose token this is, as long as it can be used.
     pub async fn user_of_refresh_token(&self, hash: &str) -> Result<Option<String>> {
         let statement = "SELECT user_id FROM refresh_tokens WHERE hash = $1 AND used_at IS NULL AND expires_at > $2";
-        let read = || sqlx::query(statement).bind(hash).bind(now()).fetch_optional(&self.pool);
-        Ok(self.guard.read(read).await?.map(|row| row.try_get("user_id")).transpose()?)
+        let found = self.row(|| sqlx::query(statement).bind(hash).bind(now())).await?;
+        Ok(found.map(|row| row.try_get("user_id")).transpose()?)
     }
 
     /// Uses a token up and puts one with the hash `new` in its place, which expires at `expires_at`. Of several that

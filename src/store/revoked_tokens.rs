@@ -13,8 +13,7 @@ impl Store {
     /// Whether a token was revoked.
     pub async fn is_revoked(&self, jti: &str) -> Result<bool> {
         let statement = "SELECT 1 FROM revoked_tokens WHERE jti = $1";
-        let found = self.guard.read(|| sqlx::query(statement).bind(jti).fetch_optional(&self.pool));
-        Ok(found.await?.is_some())
+        Ok(self.row(|| sqlx::query(statement).bind(jti)).await?.is_some())
     }
 
     /// Forgets access and refresh tokens that have ended by themselves.

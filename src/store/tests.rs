@@ -3,6 +3,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use sqlx::Connection as _;
+
 use super::*;
 
 /// A fresh database on each kind of server there is.
@@ -249,7 +251,7 @@ async fn the_writer_keeps_the_order_and_undoes_what_failed_alone() {
                 let order = Arc::clone(&order);
                 // Every third adds a department whose name is taken, after one that is not.
                 store.write(
-                    move |connection| {
+                    Write::new(index, |connection, index| {
                         Box::pin(async move {
                             let second = if index % 3 == 2 { "0".into() } else { format!("{index}b") };
                             for name in [index.to_string(), second] {
@@ -259,7 +261,7 @@ async fn the_writer_keeps_the_order_and_undoes_what_failed_alone() {
                             }
                             Ok(())
                         })
-                    },
+                    }),
                     move |result| order.lock().unwrap().push((index, result.is_ok())),
                 )
             })
@@ -271,6 +273,88 @@ async fn the_writer_keeps_the_order_and_undoes_what_failed_alone() {
         assert_eq!(*order.lock().unwrap(), expected);
         assert_eq!(store.departments().await.unwrap().len(), 400, "two of every one that went well");
         store.close().await;
-        assert!(store.write(|_| Box::pin(async { Ok(()) }), |_| ()).await.is_err());
+        assert!(store.write(Write::new((), |_, ()| Box::pin(async { Ok(()) })), |_| ()).await.is_err());
     }
+}
+
+/// Two processes whose transactions take the same accounts in contrary orders.
+#[tokio::test]
+async fn replicas_do_not_wait_for_each_other_in_a_circle() {
+    use ledger::{accounts, holds};
+    let Some(url) = fresh_postgres().await else { return };
+    let (one, other) = (Store::postgres(&url).await.unwrap(), Store::postgres(&url).await.unwrap());
+    let ids: Vec<String> = ["b", "Я", "a", "B", "_", "я"].into_iter().map(str::to_owned).collect();
+    for id in &ids {
+        let make = Write::new(id.clone(), |connection, id| Box::pin(accounts::purse(connection, id, 1_000_000, 0)));
+        one.write_apart(make).await.unwrap();
+    }
+    let begin = std::time::Instant::now();
+    let mut writes = Vec::new();
+    for round in 0..200 {
+        for (name, store) in [("one", &one), ("other", &other)] {
+            let mut amounts: Vec<_> = ids.iter().map(|id| (id.clone(), 1)).collect();
+            amounts.rotate_left(round % ids.len());
+            if name == "other" {
+                amounts.reverse();
+            }
+            let accounts = amounts.iter().map(|(id, _)| id.clone()).collect();
+            let row = holds::HoldRow { request_id: format!("{name} {round}"), owner: name.into(), amounts };
+            let take = Write::new(row, |connection, row| Box::pin(holds::take(connection, row, false)));
+            writes.push(store.write(take.locking(accounts), |_| ()));
+            if round % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    for write in writes {
+        assert_eq!(write.await.unwrap(), None);
+    }
+    // A circle is broken by the server only after a second, and by an error.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    for id in &ids {
+        assert_eq!(one.account(id).await.unwrap().unwrap().held, 400);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_written_all_the_same_and_goes_with_what_somebody_does() {
+    for (store, _folder) in stores().await {
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let write = |name: &'static str, soon: bool| {
+            let order = Arc::clone(&order);
+            let write = Write::new((), |_, ()| Box::pin(async { Ok(()) }));
+            let write = if soon { write.soon() } else { write };
+            store.write(write, move |_| order.lock().unwrap().push(name))
+        };
+        write("alone", true).await.unwrap();
+        let (first, second, third) = (write("first", true), write("second", false), write("third", true));
+        second.await.unwrap();
+        assert_eq!(order.lock().unwrap()[..3], ["alone", "first", "second"]);
+        first.await.unwrap();
+        third.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_the_database_does_not_grow_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let store = Store::sqlite(&path).await.unwrap();
+    let log = || std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+    let begin = std::time::Instant::now();
+    let mut longest = 0;
+    // Far more than is left in the log at the most, while it is written to all the time.
+    while begin.elapsed() < Duration::from_secs(6) {
+        let write = Write::new((), |connection, ()| {
+            Box::pin(async move {
+                let insert = "INSERT INTO departments (id, name, limits, created_at) VALUES ($1, $1, $2, 0)";
+                sqlx::query(insert).bind(new_id("dep")).bind("x".repeat(100_000)).execute(connection).await?;
+                Ok(())
+            })
+        });
+        store.write(write, |_| ()).await.unwrap();
+        longest = longest.max(log());
+    }
+    let written = std::fs::metadata(&path).unwrap().len();
+    assert!(written > longest, "{written} bytes written, of which the log held {longest}");
 }

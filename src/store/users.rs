@@ -127,9 +127,9 @@ pub struct Vouched<'a> {
     pub department_id: Option<&'a str>,
 }
 
-const SELECT: &str = "SELECT users.id, users.name, password_hash, source, subject, vouched_at, role, department_id, departments.limits AS limits, \
-                      disabled, tokens_from, users.created_at FROM users \
-                      LEFT JOIN departments ON departments.id = department_id";
+const COLUMNS: &str = "users.id, users.name, password_hash, source, subject, vouched_at, role, department_id, \
+                       departments.limits AS limits, disabled, tokens_from, users.created_at";
+const TABLES: &str = "users LEFT JOIN departments ON departments.id = department_id";
 
 impl Store {
     /// Adds a user.
@@ -208,20 +208,28 @@ impl Store {
         self.user_where("id = $1", id).await
     }
 
+    /// The user of this id, and whether the token of this `jti` was revoked.
+    pub async fn user_with_token(&self, id: &str, jti: &str) -> Result<Option<(User, bool)>> {
+        let revoked = "(SELECT COUNT(*) FROM revoked_tokens WHERE jti = $2) AS revoked";
+        let statement =
+            || sqlx::AssertSqlSafe(format!("SELECT {COLUMNS}, {revoked} FROM {TABLES} WHERE users.id = $1"));
+        let found = self.row(|| sqlx::query(statement()).bind(id).bind(jti)).await?;
+        found.map(|row| Ok((user(&row)?, row.try_get::<i64, _>("revoked")? > 0))).transpose()
+    }
+
     /// The user of this name, in any case.
     pub async fn user_named(&self, name: &str) -> Result<Option<User>> {
         self.user_where("name = $1", &name.to_lowercase()).await
     }
 
     async fn user_where(&self, condition: &'static str, value: &str) -> Result<Option<User>> {
-        let statement = || sqlx::AssertSqlSafe(format!("{SELECT} WHERE users.{condition}"));
-        let found = self.guard.read(|| sqlx::query(statement()).bind(value).fetch_optional(&self.pool));
-        found.await?.as_ref().map(user).transpose()
+        let statement = || sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM {TABLES} WHERE users.{condition}"));
+        self.row(|| sqlx::query(statement()).bind(value)).await?.as_ref().map(user).transpose()
     }
 
     /// All users by name.
     pub async fn users(&self) -> Result<Vec<User>> {
-        let statement = sqlx::AssertSqlSafe(format!("{SELECT} ORDER BY users.name"));
+        let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM {TABLES} ORDER BY users.name"));
         sqlx::query(statement).fetch_all(&self.pool).await?.iter().map(user).collect()
     }
 

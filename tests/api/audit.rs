@@ -229,13 +229,13 @@ async fn events_are_chosen_by_time_user_and_place() {
 
 async fn execute(server: &TestServer, statement: &'static str) {
     let store = server.state.auth.store();
-    let done = store.write_apart(move |connection| {
+    let change = steppe::store::Write::new(statement, |connection, statement| {
         Box::pin(async move {
-            sqlx::query(statement).execute(connection).await?;
+            sqlx::query(*statement).execute(connection).await?;
             Ok(())
         })
     });
-    done.await.unwrap();
+    store.write_apart(change).await.unwrap();
 }
 
 #[tokio::test]

@@ -55,11 +55,27 @@ pub struct Posting {
 }
 
 const COLUMNS: &str = "id, unit, balance, credit, held, ends_at";
+const ACCOUNT: &str = "SELECT id, unit, balance, credit, held, ends_at FROM accounts WHERE id = $1";
 
 /// The account of this id.
 pub async fn account(connection: &mut Connection, id: &str) -> Result<Option<AccountRow>> {
-    let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM accounts WHERE id = $1"));
-    sqlx::query(statement).bind(id).fetch_optional(connection).await?.as_ref().map(row).transpose()
+    sqlx::query(ACCOUNT).bind(id).fetch_optional(connection).await?.as_ref().map(row).transpose()
+}
+
+/// Locks these accounts until the transaction ends. They are taken in the order of their bytes, as everything
+/// takes them that needs more than one. For PostgreSQL.
+pub async fn lock(connection: &mut Connection, ids: &[&str]) -> Result<()> {
+    // Few different numbers of places make few different statements.
+    let width = ids.len().next_power_of_two();
+    let places: Vec<String> = (1..=width).map(|place| format!("${place}")).collect();
+    let places = places.join(", ");
+    let statement = format!("SELECT id FROM accounts WHERE id IN ({places}) ORDER BY id COLLATE \"C\" FOR UPDATE");
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
+    for index in 0..width {
+        query = query.bind(ids[index.min(ids.len() - 1)].to_owned());
+    }
+    query.execute(connection).await?;
+    Ok(())
 }
 
 /// A purse, which is made with an opening balance when there is none.
@@ -159,7 +175,7 @@ impl NewEntry<'_> {
 impl Store {
     /// The account of this id.
     pub async fn account(&self, id: &str) -> Result<Option<AccountRow>> {
-        account(&mut *self.guard.read(|| self.pool.acquire()).await?, id).await
+        self.row(|| sqlx::query(ACCOUNT).bind(id)).await?.as_ref().map(row).transpose()
     }
 
     /// Ids and balances of so many users' accounts at most.

@@ -16,14 +16,17 @@ pub struct HoldRow {
     pub amounts: Vec<(String, i64)>,
 }
 
-/// Takes a hold. When an account cannot spend its amount, its index is the answer, and the transaction must be undone.
-/// `covered` says that somebody has made sure already.
+/// Takes a hold. When an account cannot spend its amount, its index is the answer, and nothing is held. `covered` says that
+/// somebody has made sure already.
 pub async fn take(connection: &mut Connection, hold: &HoldRow, covered: bool) -> Result<Option<usize>> {
     for (index, (account, amount)) in hold.amounts.iter().enumerate() {
         let statement = "UPDATE accounts SET held = held + $2 \
                          WHERE id = $1 AND ($3 = 1 OR balance + credit - held >= $2)";
         let update = sqlx::query(statement).bind(account).bind(amount).bind(i64::from(covered));
         if update.execute(&mut *connection).await?.rows_affected() == 0 {
+            for (account, amount) in &hold.amounts[..index] {
+                give_back(connection, account, *amount).await?;
+            }
             return Ok(Some(index));
         }
     }
@@ -48,9 +51,14 @@ pub(super) async fn remove(connection: &mut Connection, request_id: &str) -> Res
 /// Gives back what was held for a request. Nothing happens when nothing is.
 pub async fn void(connection: &mut Connection, request_id: &str) -> Result<()> {
     for (account, amount) in remove(connection, request_id).await? {
-        let update = sqlx::query("UPDATE accounts SET held = held - $2 WHERE id = $1").bind(account).bind(amount);
-        update.execute(&mut *connection).await?;
+        give_back(connection, &account, amount).await?;
     }
+    Ok(())
+}
+
+async fn give_back(connection: &mut Connection, account: &str, amount: i64) -> Result<()> {
+    let update = sqlx::query("UPDATE accounts SET held = held - $2 WHERE id = $1").bind(account).bind(amount);
+    update.execute(connection).await?;
     Ok(())
 }
 

@@ -108,8 +108,7 @@ impl Store {
     /// The finished request of this id.
     pub async fn finished_request(&self, id: &str) -> Result<Option<FinishedRequest>> {
         let statement = || sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM requests WHERE id = $1"));
-        let found = self.guard.read(|| sqlx::query(statement()).bind(id).fetch_optional(&self.pool));
-        found.await?.as_ref().map(request).transpose()
+        self.row(|| sqlx::query(statement()).bind(id)).await?.as_ref().map(request).transpose()
     }
 
     /// Requests that ended in `from..to`, of one user or of all, added up by group, in the groups' order. Days begin

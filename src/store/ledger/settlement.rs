@@ -1,6 +1,6 @@
 //! The end of a request: its hold goes, its charges and its row come, in one transaction and once.
 
-use sqlx::{Connection as _, Row as _};
+use sqlx::Row as _;
 
 use super::accounts::{self, NewEntry};
 use super::{Connection, FinishedRequest, Result, holds, requests};
@@ -56,13 +56,10 @@ pub async fn settle(connection: &mut Connection, settlement: &Settlement) -> Res
         // The lease of this process ended while it lived. What was used is charged if it is still there.
         let amounts = charges.iter().map(|charge| (charge.account.clone(), charge.amount)).collect();
         let again = holds::HoldRow { request_id: request.id.clone(), owner: String::new(), amounts };
-        let mut attempt = connection.begin().await?;
-        waived = holds::take(&mut attempt, &again, false).await?.is_some();
+        waived = holds::take(connection, &again, false).await?.is_some();
         if waived {
-            attempt.rollback().await?;
             requests::waive(connection, &request.id).await?;
         } else {
-            attempt.commit().await?;
             held = holds::remove(connection, &request.id).await?;
         }
     }

@@ -13,7 +13,6 @@ mod passwords;
 mod recheck;
 mod scope;
 mod tokens;
-mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;

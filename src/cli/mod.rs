@@ -26,6 +26,7 @@ use crate::audit::{Actor, Audit, Event, Kind};
 use crate::auth::Authenticator;
 use crate::lang::Lang;
 use crate::startup;
+use crate::trust;
 
 /// A change is written down in so long, or that is an error.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -124,6 +125,8 @@ fn deed(action: &str, object: String, details: serde_json::Value) -> Event {
 #[expect(clippy::print_stderr, reason = "the program's last word to its user")]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Whatever connects by TLS from now on.
+    trust::provider();
     match cli.command.run(cli.lang) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use self::memory::Memory;
 pub use self::redis::{Redis, Script};
-pub use self::settings::RedisSettings;
+pub use self::settings::{OwnCertificate, RedisSettings};
 use crate::resilience::{Breaker, BreakerOpen};
 
 /// Why a store did not answer.
@@ -29,6 +29,9 @@ pub enum KvError {
     /// It answered that it cannot work: it is loading, full, read-only, closed to us.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// Another server of the cluster has our keys now. Nothing was done.
+    #[error("the keys are on another server of the cluster")]
+    Moved,
     /// It works, but this command makes no sense to it.
     #[error("the command failed: {0}")]
     Command(String),

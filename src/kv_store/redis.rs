@@ -62,9 +62,9 @@ impl Redis {
     /// When the address makes no sense.
     pub fn new(settings: &RedisSettings, breaker: Arc<Breaker>) -> Result<Self, KvError> {
         let inner = Inner {
-            link: Link::new(settings.client()?),
+            link: Link::new(settings.servers()?),
             breaker,
-            prefix: settings.prefix.clone(),
+            prefix: settings.key_prefix()?,
             timeout: settings.timeout,
             next_number: AtomicU64::new(rand::random::<u32>().into()),
         };
@@ -169,8 +169,11 @@ impl Redis {
         used: &mut Option<Connected>,
     ) -> Result<Value, KvError> {
         match self.once(command, in_full, used).await {
-            // A connection that had broken unnoticed: the server may well be there again.
-            Err(KvError::Connection(_)) if repeat == Repeat::Idempotent && used.is_some() => {
+            // A connection that had broken unnoticed: the server may well be there again. Or nothing has been done yet,
+            // and another server does it.
+            Err(error @ (KvError::Connection(_) | KvError::Moved))
+                if used.is_some() && (repeat == Repeat::Idempotent || matches!(error, KvError::Moved)) =>
+            {
                 if let Some(broken) = used.take() {
                     self.inner.link.discard(&broken);
                 }
@@ -220,6 +223,7 @@ fn told(reply: Value) -> Result<Value, KvError> {
 
 fn refused(error: &ServerError) -> KvError {
     match error.code() {
+        "MOVED" => KvError::Moved,
         "ERR" | "WRONGTYPE" => KvError::Command(error.to_string()),
         _ => KvError::Refused(error.to_string()),
     }

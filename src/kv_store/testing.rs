@@ -2,7 +2,8 @@
 //! outside can include the file by its path.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,22 +24,31 @@ impl RedisServer {
     /// # Panics
     /// When redis-server is not installed or does not start.
     pub async fn start() -> Self {
+        Self::start_with(|_| Vec::new()).await
+    }
+
+    /// With further arguments, told the folder that is the server's.
+    ///
+    /// # Panics
+    /// When redis-server is not installed or does not start.
+    pub async fn start_with(further: impl Fn(&Path) -> Vec<String>) -> Self {
         // The port may be taken between choosing and using it.
         for _ in 0..5 {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            if let Some(server) = Self::start_at(free).await {
+            let folder = tempfile::tempdir().unwrap();
+            let further = further(folder.path());
+            if let Some(server) = Self::start_at(free_address(), folder, &further).await {
                 return server;
             }
         }
         panic!("redis-server did not start");
     }
 
-    async fn start_at(address: SocketAddr) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
+    async fn start_at(address: SocketAddr, folder: tempfile::TempDir, further: &[String]) -> Option<Self> {
         let process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(folder.path())
+            .args(further)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is missing: install the package redis-server (scripts/test does)");
@@ -73,8 +83,18 @@ impl RedisServer {
     pub async fn restart(self) -> Self {
         let address = self.address;
         drop(self);
-        Self::start_at(address).await.expect("redis-server starts again")
+        Self::start_at(address, tempfile::tempdir().unwrap(), &[]).await.expect("redis-server starts again")
     }
+}
+
+/// Of a port that nobody has, nor the one 10,000 above it, which a cluster's servers take too.
+///
+/// # Panics
+/// When the system gives none.
+pub fn free_address() -> SocketAddr {
+    let free = || StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let above = |port: u16| port.checked_add(10_000).is_some_and(|port| StdListener::bind(("127.0.0.1", port)).is_ok());
+    std::iter::repeat_with(free).take(1000).find(|address| above(address.port())).expect("a free port")
 }
 
 impl Drop for RedisServer {

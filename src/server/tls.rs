@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::config::TlsFiles;
+use crate::trust;
 
 /// The files are looked at so often.
 const LOOK: Duration = Duration::from_secs(5);
@@ -69,8 +69,7 @@ fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
         .with_context(|| format!("server.tls_certificate {}", certificate.display()))?;
     anyhow::ensure!(!certificates.is_empty(), "server.tls_certificate {} holds none", certificate.display());
     let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("server.tls_key {}", key.display()))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(trust::provider())
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
         .with_no_client_auth()
         .with_single_cert(certificates, private)

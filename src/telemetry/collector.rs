@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use ureq::Agent;
 use ureq::tls::{TlsConfig, TlsProvider};
 
 use crate::resilience::Breaker;
+use crate::trust;
 
 /// A collector is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,10 +25,9 @@ pub(super) struct Collector {
 impl Collector {
     /// Behind this breaker.
     pub fn new(breaker: Arc<Breaker>) -> Self {
-        // The process has two providers of cryptography and no default.
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
+            .unversioned_rustls_crypto_provider(trust::provider())
             .build();
         let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).tls_config(tls);
         Self { agent: config.build().new_agent(), breaker }

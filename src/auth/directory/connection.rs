@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope, SearchEntry, SearchOptions};
 use tokio::task::JoinSet;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
 
-use crate::auth::trust;
 use crate::config::DirectoryConfig;
+use crate::trust;
 
 /// Why a server gave no answer, in words for a log.
 pub(super) type Failure = String;
@@ -30,13 +29,8 @@ pub(super) fn tls(config: &DirectoryConfig) -> Result<Option<Arc<ClientConfig>>,
     if config.plain && config.urls.iter().all(|url| url.starts_with("ldap://")) {
         return Ok(None);
     }
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(trust::trusted(config.ca_file.as_deref())?);
-    if added == 0 {
-        return Err("none of the certificates to trust makes sense".into());
-    }
-    // Named here: more than one provider of cryptography is linked, and rustls refuses to choose.
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let roots = trust::roots(config.ca_file.as_deref())?;
+    let builder = ClientConfig::builder_with_provider(trust::provider());
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     Ok(Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
 }

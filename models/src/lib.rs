@@ -4,6 +4,7 @@
 mod arch;
 mod batch;
 mod config;
+mod encoder;
 mod end_tokens;
 mod error;
 mod file;
@@ -26,6 +27,7 @@ mod weights;
 
 pub use batch::{ForwardBatch, KvCache};
 pub use config::{Architecture, ModelConfig, RopeScaling};
+pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use file::{GgufVocabulary, ModelFile, TensorInfo, TensorView, TokenKind, TokenizerSource};
 pub use model::Model;

@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod data;
 mod directory;
+mod embeddings;
 mod engine;
 mod generation;
 mod groups;
@@ -35,6 +36,7 @@ use crate::resilience::{BreakerSettings, Retry};
 pub use auth::AuthConfig;
 pub use cache::{CacheConfig, Tenant};
 pub use directory::DirectoryConfig;
+pub use embeddings::EmbeddingSettings;
 pub use engine::EngineSettings;
 pub use generation::GenerationConfig;
 pub use groups::GroupRules;
@@ -99,6 +101,7 @@ pub struct RawConfig {
     pub directory: directory::RawDirectory,
     pub issuer: issuer::RawIssuer,
     pub model: model::RawModel,
+    pub embeddings: embeddings::RawEmbeddings,
     pub generation: generation::RawGeneration,
     pub engine: engine::RawEngine,
     pub limits: limits::RawLimits,
@@ -125,6 +128,7 @@ impl RawConfig {
             auth,
             server,
             model: self.model.resolve(origin)?,
+            embeddings: self.embeddings.resolve(origin)?,
             generation: self.generation.resolve(origin)?,
             engine: self.engine.resolve(origin)?,
             limits: self.limits.resolve(origin)?,
@@ -154,6 +158,8 @@ pub struct Config {
     pub issuer: Option<IssuerConfig>,
     /// The model.
     pub model: ModelSettings,
+    /// The embedding model, if there is one.
+    pub embeddings: Option<EmbeddingSettings>,
     /// Limits of one request.
     pub generation: GenerationConfig,
     /// The engine.

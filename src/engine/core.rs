@@ -1,5 +1,5 @@
-//! The step loop of the engine thread: schedule, execute, commit. Owns scheduler and executor; hears the world through
-//! one channel, and sleeps on it when there is nothing to do.
+//! The step loop of the engine thread: schedule, execute, commit, encode. Owns scheduler, queue of the encoder and executor;
+//! hears the world through one channel, and sleeps on it when there is nothing to do.
 
 use std::{
     sync::{
@@ -13,6 +13,7 @@ use super::{
     EngineError, EngineOptions, Executor,
     admission::Admission,
     batch::StepBatch,
+    encoding::EncodeQueue,
     handle::{Command, Shared},
     scheduler::Scheduler,
 };
@@ -37,27 +38,30 @@ pub(super) fn run<E: Executor>(
     shared: &Shared,
 ) {
     let mut scheduler = Scheduler::new(options);
+    let mut encodings = EncodeQueue::default();
     let mut batch = StepBatch::default();
     let mut mode = Mode::Running;
     loop {
-        mode = receive(&mut scheduler, inbox, mode);
+        mode = receive(&mut scheduler, &mut encodings, inbox, mode);
         if mode == Mode::Stopping {
             scheduler.fail_all(&EngineError::Stopped);
+            encodings.clear();
         }
-        if mode != Mode::Running && scheduler.is_idle() {
+        if mode != Mode::Running && scheduler.is_idle() && encodings.is_empty() {
             shared.publish(scheduler.stats());
             return;
         }
         step(&mut scheduler, &mut executor, &mut batch);
+        encodings.step(&mut executor);
         admission.set_start_interval(scheduler.start_interval());
         shared.publish(scheduler.stats());
     }
 }
 
 /// Takes everything that has arrived; waits for something when there is nothing to do.
-fn receive(scheduler: &mut Scheduler, inbox: &Receiver<Command>, mut mode: Mode) -> Mode {
+fn receive(scheduler: &mut Scheduler, encodings: &mut EncodeQueue, inbox: &Receiver<Command>, mut mode: Mode) -> Mode {
     while mode != Mode::Stopping {
-        let command = if scheduler.is_idle() && mode == Mode::Running {
+        let command = if scheduler.is_idle() && encodings.is_empty() && mode == Mode::Running {
             scheduler.check_integrity().unwrap_or_else(|error| panic!("the engine's books do not balance: {error}"));
             inbox.recv().map_err(|_| TryRecvError::Disconnected)
         } else {
@@ -66,6 +70,7 @@ fn receive(scheduler: &mut Scheduler, inbox: &Receiver<Command>, mut mode: Mode)
         match command {
             Ok(Command::Submit(submission)) => scheduler.add(*submission),
             Ok(Command::TakeOver { request, standing }) => scheduler.take_over(request, standing),
+            Ok(Command::Encode(encoding)) => encodings.add(encoding),
             Ok(Command::Drain) | Err(TryRecvError::Disconnected) if mode == Mode::Running => mode = Mode::Draining,
             Ok(Command::Drain) => {}
             Ok(Command::Stop) => mode = Mode::Stopping,

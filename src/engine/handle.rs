@@ -13,10 +13,13 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    EngineOptions, EngineRequest, Executor, Generation, Standing, SubmitError, admission::Admission, core,
+    EncodeError, EncoderShape, EngineOptions, EngineRequest, Executor, Generation, Standing, SubmitError,
+    admission::Admission,
+    core,
+    encoding::{Encoding, MAX_WAITING_TOKENS},
     sequence::Submission,
 };
 
@@ -29,6 +32,9 @@ pub struct Engine;
 pub struct EngineHandle {
     options: Arc<EngineOptions>,
     admission: Arc<Admission>,
+    encoder: Option<EncoderShape>,
+    /// Tokens that may still be sent to the encoder.
+    pub(super) encoder_room: Arc<Semaphore>,
     shared: Arc<Shared>,
     commands: std_mpsc::Sender<Command>,
     state: watch::Receiver<EngineState>,
@@ -41,6 +47,8 @@ pub(super) enum Command {
     Submit(Box<Submission>),
     /// A request is somebody else's now.
     TakeOver { request: u64, standing: Standing },
+    /// Texts for the encoder.
+    Encode(Encoding),
     /// End when everything inside has.
     Drain,
     /// End now.
@@ -122,9 +130,11 @@ impl Engine {
         let (state_sender, state) = watch::channel(EngineState::Running);
         let admission = Admission::new(options.max_sequences, options.queue_capacity);
         let shared = Arc::new(Shared::default());
-        let handle = EngineHandle {
+        let mut handle = EngineHandle {
             options: Arc::new(options.clone()),
             admission: Arc::clone(&admission),
+            encoder: None,
+            encoder_room: Arc::new(Semaphore::new(MAX_WAITING_TOKENS)),
             shared: Arc::clone(&shared),
             commands,
             state,
@@ -132,7 +142,7 @@ impl Engine {
         let body = move || {
             let executor = make_executor()?;
             // Nobody listens only if the starting thread is gone.
-            let _ = made.send(());
+            let _ = made.send(executor.encoder());
             core::run(executor, options, &inbox, &admission, &shared);
             anyhow::Ok(())
         };
@@ -146,13 +156,14 @@ impl Engine {
             state_sender.send_replace(state);
         };
         let thread = thread::Builder::new().name("engine".into()).spawn(supervised).context("cannot start a thread")?;
-        if is_made.recv().is_err() {
+        let Ok(encoder) = is_made.recv() else {
             let _ = thread.join();
             return match &*handle.state.borrow() {
                 EngineState::Failed(message) => Err(anyhow!("{message}")),
                 _ => Err(anyhow!("the engine ended before it began")),
             };
-        }
+        };
+        handle.encoder = encoder;
         Ok(handle)
     }
 }
@@ -181,6 +192,37 @@ impl EngineHandle {
     pub fn take_over(&self, request: u64, standing: Standing) {
         // With the engine every request has ended.
         let _ = self.commands.send(Command::TakeOver { request, standing });
+    }
+
+    /// One vector of length 1 for each text, from the encoder. Dropping the future cancels.
+    ///
+    /// # Errors
+    /// When there is no encoder, when a text does not fit it, when too much waits, or when it or the engine fails.
+    pub async fn encode(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EncodeError> {
+        self.encoder.ok_or(EncodeError::NoEncoder)?.check(&texts)?;
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(EncodeError::Stopped);
+        }
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokens = texts.iter().map(Vec::len).sum::<usize>();
+        if tokens > MAX_WAITING_TOKENS {
+            let message =
+                format!("the texts have {tokens} tokens in all, at most {MAX_WAITING_TOKENS} are taken at once");
+            return Err(EncodeError::Invalid(message));
+        }
+        let room = Arc::clone(&self.encoder_room).try_acquire_many_owned(tokens as u32);
+        let permit = room.map_err(|_| EncodeError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Encode(Encoding { texts, reply, permit });
+        self.commands.send(command).map_err(|_| EncodeError::Stopped)?;
+        answer.await.unwrap_or(Err(EncodeError::Stopped))
+    }
+
+    /// What the encoder takes, if there is one.
+    pub fn encoder(&self) -> Option<EncoderShape> {
+        self.encoder
     }
 
     fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {

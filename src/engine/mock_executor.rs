@@ -9,7 +9,7 @@ use anyhow::{bail, ensure};
 use kernels::BLOCK_SIZE;
 
 use super::{
-    Executor, TokenLogprob,
+    EncoderShape, Executor, TokenLogprob,
     batch::{LogitRows, SampledToken, SamplingSpec, SequenceOutput, SequenceStep, StepBatch, StepOutput},
 };
 
@@ -30,6 +30,8 @@ pub struct MockOptions {
     pub not_finite_token: Option<u32>,
     /// A prompt with this token makes the executor panic.
     pub panicking_token: Option<u32>,
+    /// What its encoder takes, if it has one.
+    pub encoder: Option<EncoderShape>,
 }
 
 /// The time that a step takes.
@@ -173,6 +175,38 @@ impl Executor for MockExecutor {
     fn collect(&mut self, ticket: StepOutput) -> anyhow::Result<StepOutput> {
         Ok(ticket)
     }
+
+    fn encoder(&self) -> Option<EncoderShape> {
+        self.options.encoder
+    }
+
+    fn encode(&mut self, texts: &[&[u32]]) -> anyhow::Result<Vec<Vec<f32>>> {
+        let MockOptions { encoder, cost, failing_token, panicking_token, .. } = &self.options;
+        let Some(EncoderShape { dimensions, .. }) = encoder else { bail!("the mock executor has no encoder") };
+        let has = |token: &Option<u32>| token.is_some_and(|token| texts.iter().any(|text| text.contains(&token)));
+        assert!(!has(panicking_token), "the mock executor was asked to panic");
+        ensure!(!has(failing_token), "the mock executor was asked to fail");
+        let time = cost.step + cost.token * texts.iter().map(|text| text.len()).sum::<usize>() as u32;
+        if !time.is_zero() {
+            thread::sleep(time);
+        }
+        Ok(texts.iter().map(|text| vector_of(text, *dimensions)).collect())
+    }
+}
+
+/// A bag of tokens: each moves one number of the vector up or down, so that texts are as near as the tokens they share.
+fn vector_of(text: &[u32], dimensions: usize) -> Vec<f32> {
+    let mut vector = vec![0_f32; dimensions];
+    for &token in text {
+        let hash = mix(0, token);
+        vector[(hash >> 1) as usize % dimensions] += if hash & 1 == 0 { 1.0 } else { -1.0 };
+    }
+    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if length == 0.0 {
+        vector[0] = 1.0;
+        return vector;
+    }
+    vector.into_iter().map(|value| value / length).collect()
 }
 
 /// One round of `SplitMix64` (Steele, Lea and Flood 2014) over hash and token.

@@ -6,6 +6,7 @@ mod admission;
 mod batch;
 mod block_pool;
 mod core;
+mod encoding;
 mod executor;
 mod handle;
 mod mock_executor;
@@ -20,6 +21,7 @@ mod sequence;
 pub use batch::{
     LogitRows, SampledToken, SamplingSpec, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput,
 };
+pub use encoding::{ENCODER_TOKENS_PER_STEP, EncodeError, EncoderShape};
 pub use executor::Executor;
 pub use handle::{Engine, EngineHandle, EngineState, EngineStats};
 pub use mock_executor::{MockExecutor, MockOptions, StepCost};

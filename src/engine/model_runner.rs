@@ -1,15 +1,15 @@
 //! The executor that runs a model: owns weights, KV cache and the sampling state of running sequences, turns a step into
-//! the model's rows, and its logits into tokens. Must not know who waits or why a sequence runs.
+//! the model's rows, and its logits into tokens. Owns the encoder, too. Must not know who waits or why a sequence runs.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, bail};
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use kernels::{Compute, Span};
-use models::{ForwardBatch, KvCache, Model};
+use models::{Encoder, ForwardBatch, KvCache, Model};
 
 use super::{
-    Executor, TokenLogprob,
+    EncoderShape, Executor, TokenLogprob,
     batch::{LogitRows, SampledToken, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput},
     sampler::{NotFinite, SamplerState, Scratch},
 };
@@ -18,6 +18,7 @@ use super::{
 #[derive(Debug)]
 pub struct ModelRunner {
     model: Model,
+    encoder: Option<Encoder>,
     kv: KvCache,
     compute: Compute,
     /// Running sequences by slot.
@@ -60,7 +61,14 @@ impl ModelRunner {
     /// [`EngineOptions::max_tokens_per_step`](super::EngineOptions) rows and
     /// [`EngineOptions::max_logit_rows`](super::EngineOptions::max_logit_rows) rows of logits.
     pub fn new(model: Model, kv: KvCache, compute: Compute) -> Self {
-        Self { model, kv, compute, sequences: Vec::new(), forward: ForwardBatch::default(), scratch: Mutex::default() }
+        let (sequences, forward) = (Vec::new(), ForwardBatch::default());
+        Self { model, encoder: None, kv, compute, sequences, forward, scratch: Mutex::default() }
+    }
+
+    /// The same with an encoder beside the model.
+    #[must_use]
+    pub fn with_encoder(self, encoder: Option<Encoder>) -> Self {
+        Self { encoder, ..self }
     }
 
     fn end(&mut self, slot: usize) {
@@ -151,6 +159,19 @@ impl Executor for ModelRunner {
         self.return_block_tables(batch);
         let (logits, rows) = logits?;
         Ok(Logits { values: logits, rows, sequences: batch.sequences.clone() })
+    }
+
+    fn encoder(&self) -> Option<EncoderShape> {
+        let shape = |encoder: &Encoder| EncoderShape {
+            dimensions: encoder.dimensions(),
+            max_tokens: encoder.max_tokens(),
+            vocab_size: encoder.vocab_size(),
+        };
+        self.encoder.as_ref().map(shape)
+    }
+
+    fn encode(&mut self, texts: &[&[u32]]) -> anyhow::Result<Vec<Vec<f32>>> {
+        Ok(self.encoder.as_ref().context("there is no embedding model")?.encode(texts)?)
     }
 
     fn collect(&mut self, ticket: Logits) -> anyhow::Result<StepOutput> {

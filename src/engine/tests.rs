@@ -8,6 +8,8 @@ use std::{
 
 use super::*;
 
+mod encode;
+
 const VOCAB: u32 = 1000;
 
 fn options() -> EngineOptions {

@@ -6,6 +6,7 @@ mod answers;
 mod bill;
 mod caller;
 mod choice;
+mod embedder;
 mod error;
 mod flight;
 mod gate;
@@ -30,6 +31,7 @@ pub use crate::text::{MAX_STOP_STRINGS, TextError};
 pub use answer_text::TokenText;
 pub use answers::{Answers, Finish, Piece, Terms};
 pub use caller::{CacheOutcome, CacheUse, Caller};
+pub use embedder::{EmbedError, Embedder, EmbeddingModel};
 pub use error::GenerateError;
 pub use gate::Gate;
 pub use request::{GenerateRequest, Prompt};
@@ -75,6 +77,7 @@ pub struct ServedModel {
 pub struct Generator {
     model: Arc<ServedModel>,
     engine: EngineHandle,
+    embedder: Option<Embedder>,
     limits: GenerationConfig,
     metrics: ModelMetrics,
 }
@@ -82,7 +85,14 @@ pub struct Generator {
 impl Generator {
     /// A generator over a running engine.
     pub fn new(model: ServedModel, engine: EngineHandle, limits: GenerationConfig, metrics: ModelMetrics) -> Self {
-        Self { model: Arc::new(model), engine, limits, metrics }
+        Self { model: Arc::new(model), engine, embedder: None, limits, metrics }
+    }
+
+    /// The same with the embedding model whose encoder the engine has.
+    #[must_use]
+    pub fn with_embeddings(self, model: Option<EmbeddingModel>) -> Self {
+        let embedder = model.map(|model| Embedder::new(model, self.engine.clone()));
+        Self { embedder, ..self }
     }
 
     /// The model.
@@ -93,6 +103,11 @@ impl Generator {
     /// The engine.
     pub fn engine(&self) -> &EngineHandle {
         &self.engine
+    }
+
+    /// What makes vectors of texts, if there is an embedding model.
+    pub fn embedder(&self) -> Option<&Embedder> {
+        self.embedder.as_ref()
     }
 
     /// Answers: `choices` answers to each prompt; answer `i` belongs to prompt `i / choices`. All are taken or none. With a

@@ -7,7 +7,7 @@ use models::{KvCache, Model, ModelFile};
 
 use super::machine::Machine;
 use super::sizes::Sizes;
-use super::{Report, model};
+use super::{Report, embeddings, model};
 use crate::config::Config;
 use crate::engine::{
     CacheScope, Engine, EngineHandle, EngineOptions, EngineRequest, ModelRunner, SamplingParams, TokenEvent,
@@ -34,14 +34,19 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
         activations: Activations::default(),
     })?;
     let file = ModelFile::open(&model::locate(&config.model)?)?;
-    let sizes = Sizes::new(&file, &config.model, &config.engine, machine)?;
+    let embeddings = config.embeddings.as_ref().map(|settings| embeddings::open(settings, compute.threads()));
+    let (encoder, embedding_model) = embeddings.transpose()?.unzip();
+    let sizes = Sizes::new(&file, encoder.as_ref(), &config.model, &config.engine, machine)?;
     let options = sizes.options.clone();
     let served = model::describe(&file, &config.model, options.max_context)?;
     report.found(machine, &compute, &file, &served, &file.config()?);
+    if let (Some(encoder), Some(model)) = (&encoder, &embedding_model) {
+        report.found_embeddings(encoder, model);
+    }
     report.plan(&sizes);
-    let engine = Engine::start(options.clone(), move || runner(&file, compute, &options))?;
+    let engine = Engine::start(options.clone(), move || Ok(runner(&file, compute, &options)?.with_encoder(encoder)))?;
     let metrics = metrics.for_model(&served.id);
-    Ok(Generator::new(served, engine, config.generation.clone(), metrics))
+    Ok(Generator::new(served, engine, config.generation.clone(), metrics).with_embeddings(embedding_model))
 }
 
 fn runner(file: &ModelFile, compute: Compute, options: &EngineOptions) -> anyhow::Result<ModelRunner> {

@@ -1,6 +1,7 @@
 //! From a configuration to a server that answers: looks at the machine, plans memory, loads, warms up, serves, and ends
 //! in good order. The only place that knows all parts.
 
+mod embeddings;
 mod gateway;
 mod load;
 mod machine;

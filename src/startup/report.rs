@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use kernels::Compute;
-use models::{ModelConfig, ModelFile};
+use models::{Encoder, ModelConfig, ModelFile};
 
 use super::machine::{self, Machine};
 use super::sizes::Sizes;
 use crate::auth::FirstUser;
-use crate::generate::{Generator, ServedModel};
+use crate::generate::{EmbeddingModel, Generator, ServedModel};
 use crate::lang::Lang;
 
 /// The terminal of the person who starts the server, in that person's language.
@@ -52,6 +52,15 @@ impl Report {
         say(&self.lang.pick(
             format!("  context    {context} tokens (the model's own: {own})"),
             format!("  контекст   токенов: {context} (у самой модели: {own})"),
+        ));
+    }
+
+    /// The embedding model.
+    pub(super) fn found_embeddings(self, encoder: &Encoder, model: &EmbeddingModel) {
+        let (name, dimensions, tokens) = (&model.name, encoder.dimensions(), encoder.max_tokens());
+        say(&self.lang.pick(
+            format!("  embeddings {name}: {dimensions} dimensions, texts up to {tokens} tokens"),
+            format!("  эмбеддинги {name}: измерений: {dimensions}, токенов в тексте до {tokens}"),
         ));
     }
 

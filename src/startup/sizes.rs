@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, ensure};
 use kernels::BLOCK_SIZE;
-use models::{MemoryPlan, ModelConfig, ModelFile};
+use models::{Encoder, MemoryPlan, ModelConfig, ModelFile};
 
 use super::machine::Machine;
 use crate::config::{EngineSettings, ModelSettings};
-use crate::engine::EngineOptions;
+use crate::engine::{ENCODER_TOKENS_PER_STEP, EngineOptions};
 use crate::lang::Lang;
 
 /// Share of the free memory that the model may take in all, in percent; the rest is for requests and the system.
@@ -20,16 +20,36 @@ pub struct Sizes {
     /// For the engine.
     pub options: EngineOptions,
     plan: MemoryPlan,
+    encoder: EncoderBytes,
     free_memory: Option<usize>,
 }
 
+/// What the embedding model takes.
+#[derive(Debug, Clone, Copy, Default)]
+struct EncoderBytes {
+    weights: usize,
+    workspace: usize,
+}
+
+impl EncoderBytes {
+    fn new(encoder: &Encoder) -> Self {
+        let workspace = encoder.workspace_bytes(ENCODER_TOKENS_PER_STEP);
+        Self { weights: encoder.weight_bytes(), workspace }
+    }
+
+    fn total(self) -> usize {
+        self.weights + self.workspace
+    }
+}
+
 impl Sizes {
-    /// Fits the KV cache into the memory that is configured or free.
+    /// Fits the KV cache into the memory that is configured or free, beside the encoder.
     ///
     /// # Errors
     /// When the model does not fit, or its file cannot be read.
     pub fn new(
         file: &ModelFile,
+        encoder: Option<&Encoder>,
         model: &ModelSettings,
         engine: &EngineSettings,
         machine: &Machine,
@@ -47,18 +67,24 @@ impl Sizes {
             seed: rand::random(),
         };
         let plan = MemoryPlan::new(file, options.max_tokens_per_step, options.max_logit_rows())?;
-        options.num_blocks = num_blocks(&plan, &options, engine.kv_cache, machine.free_memory)?;
+        let encoder = encoder.map_or_else(EncoderBytes::default, EncoderBytes::new);
+        let free = machine.free_memory.map(|free| free.saturating_sub(encoder.total()));
+        options.num_blocks = num_blocks(&plan, &options, engine.kv_cache, free)?;
         options.max_context = options.max_sequence_tokens();
-        Ok(Self { options, plan, free_memory: machine.free_memory })
+        Ok(Self { options, plan, encoder, free_memory: machine.free_memory })
     }
 
-    /// The memory plan as it is shown at the start; `program` is what the process takes without the model.
+    /// The memory plan as it is shown at the start; `program` is what the process takes without the model, but with the
+    /// encoder's weights, which are loaded by then.
     pub fn table(&self, program: usize, lang: Lang) -> String {
         let blocks = self.options.num_blocks;
         let tokens = blocks * BLOCK_SIZE;
         let of_free = self.free_memory.map(mebibytes);
         let row = |head: &str, name: &str, bytes: usize| format!("  {head:<10} {name:<12} {:>12}", mebibytes(bytes));
-        let rows = [
+        let program = program.saturating_sub(self.encoder.weights);
+        let encoder = self.encoder.total();
+        let embeddings = (encoder > 0).then(|| row("", lang.pick("embeddings", "эмбеддинги"), encoder));
+        let mut rows = vec![
             row(lang.pick("memory", "память"), lang.pick("program", "программа"), program),
             row("", lang.pick("weights", "веса"), self.plan.weight_bytes),
             row("", lang.pick("workspace", "буферы"), self.plan.workspace_bytes),
@@ -67,11 +93,12 @@ impl Sizes {
                     format!("  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens"),
                     format!("  блоков по {BLOCK_SIZE} токена: {blocks}, токенов: {tokens}"),
                 ),
-            row("", lang.pick("in all", "всего"), program + self.plan.total_bytes(blocks))
+            row("", lang.pick("in all", "всего"), program + encoder + self.plan.total_bytes(blocks))
                 + &of_free.map_or_else(String::new, |free| {
                     lang.pick(format!("  of {free} free"), format!("  из свободных {free}"))
                 }),
         ];
+        rows.splice(1..1, embeddings);
         rows.join("\n")
     }
 }

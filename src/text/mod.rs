@@ -2,6 +2,7 @@
 //! Pure functions over what a model file says; no HTTP, no tokio, no engine.
 
 mod detokenizer;
+mod encoder;
 mod error;
 pub mod fuzz;
 mod gguf;
@@ -18,6 +19,7 @@ mod tokenizer;
 mod vocabulary;
 
 pub use detokenizer::Detokenizer;
+pub use encoder::EncoderTokenizer;
 pub use error::{Result, TextError};
 pub use stop::{MAX_STOP_STRINGS, StopStep, StopStrings};
 pub use template::{ChatTemplate, Conversation, RenderedPrompt};

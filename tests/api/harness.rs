@@ -116,7 +116,7 @@ impl Setup {
 
     /// A server whose model is loaded.
     pub async fn start(self) -> TestServer {
-        let (server, generator) = self.load().await;
+        let (server, generator) = Box::pin(self.load()).await;
         server.state.start(generator);
         server
     }

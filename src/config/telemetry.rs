@@ -23,6 +23,7 @@ pub struct RawTelemetry {
     pub log_format: String,
     pub log_file: String,
     pub log_rotation: String,
+    pub log_max_mib: u64,
     pub log_keep: usize,
     pub debug: bool,
     pub prometheus: bool,
@@ -36,6 +37,7 @@ pub struct RawTelemetry {
     pub langfuse_public_key: String,
     pub langfuse_secret_key: String,
     pub sentry_dsn: String,
+    pub ca_file: String,
 }
 
 impl Default for RawTelemetry {
@@ -45,6 +47,7 @@ impl Default for RawTelemetry {
             log_format: "auto".into(),
             log_file: String::new(),
             log_rotation: "never".into(),
+            log_max_mib: 0,
             log_keep: 14,
             debug: false,
             prometheus: true,
@@ -58,6 +61,7 @@ impl Default for RawTelemetry {
             langfuse_public_key: String::new(),
             langfuse_secret_key: String::new(),
             sentry_dsn: String::new(),
+            ca_file: String::new(),
         }
     }
 }
@@ -78,7 +82,7 @@ pub enum LogFormat {
 pub enum Rotation {
     /// Never: somebody else rotates.
     Never,
-    /// At midnight, UTC; the day is part of the file's name.
+    /// At midnight, UTC.
     Daily,
     /// Every hour.
     Hourly,
@@ -95,7 +99,9 @@ pub struct TelemetryConfig {
     pub log_file: Option<PathBuf>,
     /// When a new one begins.
     pub log_rotation: Rotation,
-    /// So many are kept, where there is more than one.
+    /// One also begins when this would be exceeded.
+    pub log_most_bytes: Option<u64>,
+    /// So many that have ended are kept.
     pub log_keep: usize,
     /// `/metrics` is there.
     pub prometheus: bool,
@@ -105,6 +111,8 @@ pub struct TelemetryConfig {
     pub otlp: Option<OtlpConfig>,
     /// Where errors go, if anywhere.
     pub sentry_dsn: Option<SecretString>,
+    /// PEM certificates of who signs theirs; absent, those that the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A collector of traces.
@@ -118,6 +126,8 @@ pub struct OtlpConfig {
     pub sample_ratio: f64,
     /// Prompts and answers are part of the spans.
     pub capture_content: bool,
+    /// PEM certificates of who signs its certificate; absent, those that the system trusts.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl RawTelemetry {
@@ -156,10 +166,14 @@ impl RawTelemetry {
             log_format,
             log_file: log_file.map(|file| PathBuf::from(&data.dir).join(file)),
             log_rotation,
+            log_most_bytes: Some(within("telemetry.log_max_mib", self.log_max_mib, 0..=1 << 20, origin)?)
+                .filter(|mib| *mib > 0)
+                .map(|mib| mib << 20),
             log_keep: within("telemetry.log_keep", self.log_keep, 1..=100_000, origin)?,
             prometheus: self.prometheus,
             environment: self.environment,
             otlp,
+            ca_file: ca_file(&self.ca_file),
             sentry_dsn: Some(self.sentry_dsn).filter(|dsn| !dsn.is_empty()).map(SecretString::from),
         })
     }
@@ -195,8 +209,13 @@ impl RawTelemetry {
         if !is_url {
             return Err(invalid(key, origin, "must be a URL such as http://collector.example:4318".into()));
         }
-        Ok(Some(OtlpConfig { endpoint, headers, sample_ratio, capture_content: self.capture_content }))
+        let (capture_content, ca_file) = (self.capture_content, ca_file(&self.ca_file));
+        Ok(Some(OtlpConfig { endpoint, headers, sample_ratio, capture_content, ca_file }))
     }
+}
+
+fn ca_file(path: &str) -> Option<PathBuf> {
+    (!path.is_empty()).then(|| PathBuf::from(path))
 }
 
 /// `name=value,name=value`

@@ -1,13 +1,14 @@
 //! The way to collectors of traces and errors: HTTP with short patience, behind a breaker, silent when nobody is there.
 //! Blocks, and is only called by exporters' own threads.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
-use ureq::tls::{TlsConfig, TlsProvider};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use crate::resilience::Breaker;
 use crate::trust;
@@ -23,14 +24,22 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Behind this breaker.
-    pub fn new(breaker: Arc<Breaker>) -> Self {
+    /// At this URL, behind this breaker. By https, it shows a certificate that those of `ca_file` have signed, or those
+    /// that the system trusts.
+    ///
+    /// # Errors
+    /// When there are no certificates to trust.
+    pub fn new(url: &str, ca_file: Option<&Path>, breaker: Arc<Breaker>) -> anyhow::Result<Self> {
+        let trusted = if url.starts_with("https://") { trust::certificates(ca_file) } else { Ok(Vec::new()) };
+        let roots = trusted.map_err(anyhow::Error::msg)?;
+        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
+            .root_certs(RootCerts::new_with_certs(&roots))
             .unversioned_rustls_crypto_provider(trust::provider())
             .build();
         let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).tls_config(tls);
-        Self { agent: config.build().new_agent(), breaker }
+        Ok(Self { agent: config.build().new_agent(), breaker })
     }
 
     /// Posts a body.

@@ -35,12 +35,12 @@ impl Traces {
     /// Sends to this collector, behind this breaker.
     ///
     /// # Errors
-    /// When the endpoint is no URL.
+    /// When the endpoint is no URL, or nobody is trusted to have it.
     pub fn open(config: &OtlpConfig, environment: &str, breaker: Arc<Breaker>) -> anyhow::Result<Self> {
         let headers = config.headers.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector::new(breaker))
+            .with_http_client(Collector::new(&config.endpoint, config.ca_file.as_deref(), breaker)?)
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(&config.endpoint)
             .with_timeout(PATIENCE)

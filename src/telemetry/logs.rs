@@ -7,14 +7,14 @@ use std::path::Path;
 use anyhow::Context as _;
 use tracing::Subscriber;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_appender::rolling::RollingFileAppender;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log_file::{Limits, LogFile};
 use super::one_line::OneLine;
-use crate::config::{LogFormat, Rotation, TelemetryConfig};
+use crate::config::{LogFormat, TelemetryConfig};
 
 /// Lines that wait to be written; further ones are lost and counted.
 const WAITING_LINES: usize = 16_384;
@@ -55,15 +55,7 @@ pub(super) fn writer(config: &TelemetryConfig) -> anyhow::Result<(NonBlocking, W
     })
 }
 
-fn file(path: &Path, config: &TelemetryConfig) -> anyhow::Result<RollingFileAppender> {
-    use tracing_appender::rolling::Rotation as Appender;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().and_then(|name| name.to_str()).context("telemetry.log_file must name a file")?;
-    let builder = RollingFileAppender::builder().filename_prefix(name);
-    let builder = match config.log_rotation {
-        Rotation::Never => builder.rotation(Appender::NEVER),
-        Rotation::Daily => builder.rotation(Appender::DAILY).max_log_files(config.log_keep),
-        Rotation::Hourly => builder.rotation(Appender::HOURLY).max_log_files(config.log_keep),
-    };
-    builder.build(folder).with_context(|| format!("cannot open the log {}", path.display()))
+fn file(path: &Path, config: &TelemetryConfig) -> anyhow::Result<LogFile> {
+    let limits = Limits { rotation: config.log_rotation, most_bytes: config.log_most_bytes, keep: config.log_keep };
+    LogFile::open(path, limits).with_context(|| format!("cannot open the log {}", path.display()))
 }

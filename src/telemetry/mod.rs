@@ -4,6 +4,7 @@
 mod collector;
 mod export;
 mod gateway;
+mod log_file;
 mod logs;
 mod metrics;
 mod one_line;
@@ -12,6 +13,7 @@ mod trace;
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::LevelFilter;
@@ -44,7 +46,10 @@ pub fn init(config: &TelemetryConfig, breaker: Arc<Breaker>) -> anyhow::Result<R
     let (writer, logs) = logs::writer(config)?;
     let registry = Registry::default().with(log_layer(config, move || writer.clone())?);
     let sentry = match &config.sentry_dsn {
-        Some(dsn) => Some(::sentry::init(sentry::options(dsn, &config.environment, breaker)?)),
+        Some(dsn) => {
+            let options = sentry::options(dsn, &config.environment, config.ca_file.as_deref(), breaker);
+            Some(::sentry::init(options.context("telemetry.sentry_dsn")?))
+        }
         None => None,
     };
     let errors = ::sentry::integrations::tracing::ErrorLayer::new().with_filter(LevelFilter::ERROR);

@@ -1,9 +1,9 @@
 //! Errors and panics for a Sentry server: what the log says at level error, where it was, and nothing of users, prompts or
 //! requests' headers. Sent by a thread of its own with a bounded queue.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use opentelemetry_http::Request;
 use secrecy::{ExposeSecret as _, SecretString};
 use sentry::protocol::Event;
@@ -14,12 +14,19 @@ use sentry::{ClientOptions, Envelope, Transport, TransportFactory, TransportOpti
 use super::collector::Collector;
 use crate::resilience::Breaker;
 
-/// How events are sent; for [`sentry::init`].
+/// How events are sent to this DSN; for [`sentry::init`].
 ///
 /// # Errors
-/// When the DSN is none.
-pub(super) fn options(dsn: &SecretString, environment: &str, breaker: Arc<Breaker>) -> anyhow::Result<ClientOptions> {
-    let dsn: Dsn = dsn.expose_secret().parse().context("telemetry.sentry_dsn")?;
+/// When the DSN is none, or nobody is trusted to be there.
+pub(super) fn options(
+    dsn: &SecretString,
+    environment: &str,
+    ca_file: Option<&Path>,
+    breaker: Arc<Breaker>,
+) -> anyhow::Result<ClientOptions> {
+    let dsn: Dsn = dsn.expose_secret().parse()?;
+    let url = format!("{}://", dsn.scheme());
+    let collector = Collector::new(&url, ca_file, breaker)?;
     let mut options = ClientOptions::new();
     options.dsn = Some(dsn);
     options.release = Some(concat!("steppe@", env!("CARGO_PKG_VERSION")).into());
@@ -27,7 +34,7 @@ pub(super) fn options(dsn: &SecretString, environment: &str, breaker: Arc<Breake
     options.max_breadcrumbs = 0;
     options.send_default_pii = false;
     options.before_send = Some(Arc::new(|event| Some(bare(event))));
-    options.transport = Some(Arc::new(Way { collector: Collector::new(breaker) }));
+    options.transport = Some(Arc::new(Way { collector }));
     options.shutdown_timeout = std::time::Duration::from_secs(2);
     Ok(options)
 }
@@ -102,7 +109,7 @@ mod tests {
     use crate::resilience::{BreakerSettings, BreakerState};
 
     fn sent(dsn: String, breaker: &Arc<Breaker>) {
-        let options = options(&dsn.into(), "tests", Arc::clone(breaker)).unwrap();
+        let options = options(&dsn.into(), "tests", None, Arc::clone(breaker)).unwrap();
         let client = Arc::new(Client::from(sentry::apply_defaults(options)));
         let hub = Arc::new(Hub::new(Some(Arc::clone(&client)), Arc::new(Scope::default())));
         let errors = sentry::integrations::tracing::ErrorLayer::new();

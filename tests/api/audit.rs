@@ -1,10 +1,7 @@
 //! The audit log over the API: what is written down of whom, at which level, who may read it, and that no secret is ever in it
 //! or in the program's own log.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -14,6 +11,7 @@ use steppe::startup::{self, Report};
 use crate::access::{INTERNAL, bearer, call, key, post, serve};
 use crate::harness::{MODEL, Setup, TestServer, ask, config, with};
 use crate::http::{get, send};
+use crate::process::Served;
 
 const CHAT: &str = "/v1/chat/completions";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -302,33 +300,11 @@ fn serve_and_log() -> anyhow::Result<()> {
     startup::serve_with(config, Report::default(), async |_, _, metrics, _| Ok(setup.generator(&metrics)))
 }
 
-/// The server, where it says it is, and everything it said until then.
-fn start(folder: &Path) -> (Child, SocketAddr, String) {
-    let mut server = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "audit::serve_and_log", "--nocapture"])
-        .env(SERVES, folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    let mut lines = BufReader::new(server.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-    let ready = lines.find(|line| {
-        said += line;
-        said.push('\n');
-        line.starts_with("Ready after")
-    });
-    let ready = ready.unwrap();
-    let address = ready.split("http://").nth(1).unwrap().split(' ').next().unwrap();
-    let address = address.parse().unwrap();
-    (server, address, said)
-}
-
 #[tokio::test]
 async fn no_secret_reaches_a_log_and_nothing_breaks_its_lines() {
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().to_owned();
-    let (mut server, address, said) = tokio::task::spawn_blocking(move || start(&place)).await.unwrap();
+    let server = Served::start("audit::serve_and_log", SERVES, folder.path()).await;
+    let (address, said) = (server.address, server.said.clone());
     let first_key = std::fs::read_to_string(folder.path().join("first-key")).unwrap().trim().to_owned();
     // The password stands in the line that names the first user.
     let word =
@@ -363,8 +339,7 @@ async fn no_secret_reaches_a_log_and_nothing_breaks_its_lines() {
     // A secret in a query is not of the path.
     get(address, &format!("/health?key={first_key}")).await;
     assert_eq!(post(address, "/token/revoke", None, &json!({"token": access})).await.status, 200);
-    assert!(Command::new("kill").arg(server.id().to_string()).status().unwrap().success());
-    assert!(tokio::task::spawn_blocking(move || server.wait()).await.unwrap().unwrap().success());
+    assert!(server.terminate().await.success());
 
     let log = std::fs::read_to_string(folder.path().join("steppe.log")).unwrap();
     let audit = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();

@@ -2,10 +2,8 @@
 //! nothing is charged twice, and what nobody was told of costs nothing.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use steppe::ledger::Ledger;
 use steppe::startup::{self, Report};
 
 use crate::harness::{Setup, ask, config, with};
+use crate::process::Served;
 
 const FOLDER: &str = "FOLDER_OF_THE_KILLED_SERVER";
 const CHAT: &str = "/v1/chat/completions";
@@ -36,20 +35,6 @@ fn serve() -> anyhow::Result<()> {
     let config = config(Path::new(&folder), &SETTINGS);
     let setup = Setup::new().slow(Duration::from_millis(3));
     startup::serve_with(config, Report::default(), async |_, _, metrics, _| Ok(setup.generator(&metrics)))
-}
-
-fn start(folder: &Path) -> (Child, SocketAddr) {
-    let mut server = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "killed::serve", "--nocapture"])
-        .env(FOLDER, folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(server.stdout.as_mut().unwrap()).lines();
-    let ready = lines.map(Result::unwrap).find(|line| line.starts_with("Ready after")).unwrap();
-    let address = ready.split("http://").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    (server, address)
 }
 
 /// What clients were told of their requests, by id: prompt tokens and completion tokens.
@@ -93,8 +78,8 @@ async fn what_was_reported_is_charged_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let told = Told::default();
     for round in 0..ROUNDS {
-        let path = folder.path().to_owned();
-        let (mut server, address) = tokio::task::spawn_blocking(move || start(&path)).await.unwrap();
+        let mut server = Served::start("killed::serve", FOLDER, folder.path()).await;
+        let address = server.address;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let told = Arc::clone(&told);
@@ -102,8 +87,7 @@ async fn what_was_reported_is_charged_and_nothing_else() {
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(100 + fastrand::u64(..400))).await;
-        server.kill().unwrap();
-        server.wait().unwrap();
+        server.kill();
         for client in clients {
             client.join().unwrap();
         }

@@ -6,6 +6,7 @@ mod access;
 mod audit;
 mod caching;
 mod chat;
+mod collector;
 mod completions;
 mod config;
 mod connections;
@@ -24,12 +25,14 @@ mod loading;
 mod money;
 mod operation;
 mod poison;
+mod process;
 mod real;
 mod refusals;
 mod replicas;
 mod slapd;
 mod streams;
 mod telemetry;
+mod telling;
 mod tls;
 
 #[path = "../../src/kv_store/testing.rs"]

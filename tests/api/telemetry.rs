@@ -1,7 +1,7 @@
 //! What leaves the server about its requests: lines of the log and spans, and what must never leave it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,12 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::{Value as Json, json};
 use steppe::resilience::BreakerState;
-use steppe::telemetry::log_layer;
+use steppe::startup;
+use steppe::telemetry::{Metrics, log_layer};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::access::{key, serve};
+use crate::collector::{Authority, Collector};
 use crate::harness::{MODEL, Setup, ask, config, with};
 use crate::http::{Reply, send};
 
@@ -22,70 +24,20 @@ const CHAT: &str = "/v1/chat/completions";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// Head and body of a request.
-type Received = (String, Vec<u8>);
-
-/// A collector of the test's own: takes whatever is posted.
-struct Collector {
-    address: SocketAddr,
-    received: Arc<Mutex<Vec<Received>>>,
-}
-
-impl Collector {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&received);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map(Result::unwrap) {
-                let mut reader = BufReader::new(stream);
-                let (mut head, mut length) = (String::new(), 0);
-                loop {
-                    let mut line = String::new();
-                    if reader.read_line(&mut line).unwrap() <= 2 {
-                        break;
-                    }
-                    let lower = line.to_ascii_lowercase();
-                    if let Some(value) = lower.strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                    head += &lower;
-                }
-                let mut body = vec![0; length];
-                reader.read_exact(&mut body).unwrap();
-                sink.lock().unwrap().push((head, body));
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                reader.get_mut().write_all(answer).unwrap();
-            }
-        });
-        Self { address, received }
-    }
-
-    fn url(&self) -> &'static str {
-        format!("http://{}", self.address).leak()
-    }
-
-    fn spans(&self) -> Vec<Span> {
-        let mut spans = Vec::new();
-        for (head, body) in &*self.received.lock().unwrap() {
-            assert!(head.contains("application/x-protobuf"), "{head}");
-            for resource in ExportTraceServiceRequest::decode(&body[..]).unwrap().resource_spans {
-                let about = resource.resource.unwrap().attributes;
-                let of = |key: &str| about.iter().find(|pair| pair.key == key).unwrap().value.clone().unwrap().value;
-                assert_eq!(of("service.name"), Some(Value::StringValue("steppe".into())));
-                assert_eq!(of("deployment.environment.name"), Some(Value::StringValue("tests".into())));
-                spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
-            }
+/// The spans that have arrived.
+fn spans_at(collector: &Collector) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for (head, body) in &*collector.received.lock().unwrap() {
+        assert!(head.contains("application/x-protobuf"), "{head}");
+        for resource in ExportTraceServiceRequest::decode(&body[..]).unwrap().resource_spans {
+            let about = resource.resource.unwrap().attributes;
+            let of = |key: &str| about.iter().find(|pair| pair.key == key).unwrap().value.clone().unwrap().value;
+            assert_eq!(of("service.name"), Some(Value::StringValue("steppe".into())));
+            assert_eq!(of("deployment.environment.name"), Some(Value::StringValue("tests".into())));
+            spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
         }
-        spans
     }
-
-    /// Whether anything that arrived holds this text.
-    fn holds(&self, text: &str) -> bool {
-        let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-        self.received.lock().unwrap().iter().any(|(_, body)| holds(body))
-    }
+    spans
 }
 
 fn attribute(span: &Span, key: &str) -> Option<Value> {
@@ -134,7 +86,7 @@ async fn a_request_is_a_tree_of_spans_without_prompt_answer_or_key() {
         let further = json!({"stream": stream, "temperature": 0, "seed": 7, "max_tokens": 40});
         let (reply, key) = chat(settings.clone(), further).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
-        let spans = collector.spans();
+        let spans = spans_at(&collector);
         assert_eq!(spans.len(), 5);
         assert!(collector.received.lock().unwrap()[0].0.contains("x-token: a-token-to-hide"));
         for hidden in ["prompt-to-hide", "answer-to-hide", key.as_str(), "a-token-to-hide"] {
@@ -189,7 +141,7 @@ async fn prompts_and_answers_are_told_where_that_is_wanted_and_langfuse_is_found
     let (head, _) = collector.received.lock().unwrap()[0].clone();
     assert!(head.starts_with("post /api/public/otel/v1/traces "), "{head}");
     assert!(head.contains("authorization: basic cgs6c2s="), "{head}");
-    let spans = collector.spans();
+    let spans = spans_at(&collector);
     let generation = named(&spans, &format!("chat {MODEL}"));
     let messages = json!([{"role": "user", "content": "prompt-to-hide"}]).to_string();
     assert_eq!(attribute(generation, "gen_ai.input.messages"), text(&messages));
@@ -202,7 +154,7 @@ async fn what_is_refused_says_why_and_callers_decide_over_sampling() {
     let settings = vec![("telemetry.otlp_endpoint", collector.url()), ("telemetry.environment", "tests")];
     let (reply, _) = chat(settings, json!({"max_tokens": 100_000})).await;
     assert_eq!(reply.status, 400);
-    let spans = collector.spans();
+    let spans = spans_at(&collector);
     assert_eq!(attribute(named(&spans, &format!("chat {MODEL}")), "error.type"), text("invalid_request"));
     let settings = vec![("telemetry.otlp_endpoint", collector.url()), ("telemetry.sample_ratio", "0")];
     let mut setup = Setup::new().chat("hi", "ok");
@@ -230,6 +182,33 @@ async fn without_a_collector_nothing_is_slower_and_its_breaker_opens() {
     let breakers = server.state.gate.breakers.report();
     let otlp = breakers.iter().find(|breaker| breaker.name == "otlp").unwrap();
     assert_eq!(otlp.state, BreakerState::Open);
+}
+
+#[tokio::test]
+async fn a_collector_shows_a_certificate_of_the_companys_own_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = ["own", "other"].map(|name| Authority::new(folder.path(), name));
+    let settings = |collector: &Collector, authority: &Authority| {
+        vec![
+            ("telemetry.otlp_endpoint", collector.url()),
+            ("telemetry.ca_file", authority.ca_file()),
+            ("telemetry.environment", "tests"),
+            ("circuit_breaker.failure_threshold", "1"),
+        ]
+    };
+    let collector = Collector::secure(&own);
+    let (reply, _) = chat(settings(&collector, &own), json!({})).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(spans_at(&collector).len(), 5);
+
+    let foreign = Collector::secure(&other);
+    let (reply, _) = chat(settings(&foreign, &own), json!({})).await;
+    assert_eq!(reply.status, 200, "a collector that nobody trusts is no reason not to answer");
+    assert!(foreign.received.lock().unwrap().is_empty());
+
+    let missing = [("telemetry.otlp_endpoint", "https://127.0.0.1"), ("telemetry.ca_file", "/no/such/ca.pem")];
+    let opened = startup::open_gateway(&config(folder.path(), &missing), Metrics::new().unwrap()).await;
+    assert!(format!("{:#}", opened.err().unwrap()).contains("/no/such/ca.pem"));
 }
 
 /// Collects lines.

@@ -160,8 +160,9 @@ impl Store {
         let readers = Readers::new(connector.clone(), READERS);
         let (written, commits) = watch::channel(());
         let dialect = if sqlite {
-            // The log is moved into the file beside the commits, and by one of them only when it has 64 MiB.
-            first.execute("PRAGMA wal_autocheckpoint = 16384").await?;
+            // The log is moved into the file beside the commits, and by one of them only when it has 16 MiB: longer ones are
+            // overwritten later, and a log that grows takes the disk twice as long as one that is overwritten.
+            first.execute("PRAGMA wal_autocheckpoint = 4096").await?;
             tokio::spawn(checkpoints::run(connector.clone(), commits));
             Dialect { begin: "BEGIN IMMEDIATE", lock: None }
         } else {

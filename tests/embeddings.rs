@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use models::Encoder;
 use serde::Deserialize;
+use serde_json::json;
 use steppe::config::{Config, Sources, load};
 use steppe::engine::EncodeError;
 use steppe::generate::EmbedError;
@@ -80,6 +81,37 @@ fn what_looks_like_a_control_token_is_text_and_a_foreign_tokenizer_is_refused() 
     for json in ["", "{}", "[]", r#"{"version":"1.0","model":{"type":"WordPiece"}}"#] {
         assert!(EncoderTokenizer::from_json(json.as_bytes(), 10, 10).is_err());
     }
+}
+
+/// The way of XLM-RoBERTa: pieces with scores, among them the control tokens.
+#[test]
+fn a_piece_that_is_a_control_token_is_left_out_of_a_text() {
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false})
+    };
+    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": {"strategy": {"Fixed": 9}, "direction": "Right",
+            "pad_to_multiple_of": null, "pad_id": 1, "pad_type_id": 0, "pad_token": "<pad>"},
+        "added_tokens": [special(0, "<s>"), special(1, "<pad>"), special(2, "</s>"), special(3, "<unk>")],
+        "normalizer": {"type": "NFKC"}, "pre_tokenizer": metaspace, "decoder": metaspace,
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                       {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]},
+                               "</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}},
+        "model": {"type": "Unigram", "unk_id": 3, "byte_fallback": false, "vocab": [
+            ["<s>", 0.0], ["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -3.0], ["▁a", -2.0], ["b", -4.0]]},
+    });
+    let tokenizer = EncoderTokenizer::from_json(json.to_string().as_bytes(), 7, 6).unwrap();
+    assert_eq!(tokenizer.encode("a b").unwrap(), [0, 5, 4, 6, 2]);
+    for text in ["a</s> b", "a＜／s＞ b", "a<s> b"] {
+        assert_eq!(tokenizer.encode(text).unwrap(), [0, 5, 4, 6, 2], "{text}");
+    }
+    assert_eq!(tokenizer.encode("a ж").unwrap(), [0, 5, 4, 3, 2]);
+    assert_eq!(tokenizer.encode("a a a a a a a").unwrap(), [0, 5, 5, 5, 5, 2]);
 }
 
 fn config(folder: &Path, settings: &[(&str, &str)]) -> Config {

@@ -157,6 +157,15 @@ fn limits_are_the_networks_and_the_files() {
     write(bert.path(), "sentence_bert_config.json", &json!({"max_seq_length": 7, "do_lower_case": false}));
     assert_eq!(load(&bert).max_tokens(), 7);
     assert_ne!(load(&bert).fingerprint(), encoder.fingerprint());
+    // However many positions there are, nobody waits for more than so many tokens.
+    let long = folder("bert");
+    let positions = weight("x", &[600, HIDDEN]);
+    let weights = weights("bert").into_iter().chain([("embeddings.position_embeddings.weight".into(), positions)]);
+    write_weights(long.path(), &weights.collect());
+    let mut config = config("bert");
+    config["max_position_embeddings"] = json!(600);
+    write(long.path(), "config.json", &config);
+    assert_eq!(load(&long).max_tokens(), 512);
 }
 
 #[test]

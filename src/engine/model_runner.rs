@@ -1,9 +1,12 @@
 //! The executor that runs a model: owns weights, KV cache and the sampling state of running sequences, turns a step into
 //! the model's rows, and its logits into tokens. Owns the encoder, too. Must not know who waits or why a sequence runs.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use kernels::{Compute, Span};
 use models::{Encoder, ForwardBatch, KvCache, Model};
@@ -171,7 +174,10 @@ impl Executor for ModelRunner {
     }
 
     fn encode(&mut self, texts: &[&[u32]]) -> anyhow::Result<Vec<Vec<f32>>> {
-        Ok(self.encoder.as_ref().context("there is no embedding model")?.encode(texts)?)
+        let encoder = self.encoder.as_ref().context("there is no embedding model")?;
+        // An encoder keeps nothing between two calls: what goes wrong in it must not end the model beside it.
+        let vectors = panic::catch_unwind(AssertUnwindSafe(|| encoder.encode(texts)));
+        Ok(vectors.map_err(|_| anyhow!("it has panicked"))??)
     }
 
     fn collect(&mut self, ticket: Logits) -> anyhow::Result<StepOutput> {

@@ -1,6 +1,7 @@
 //! The tokenizer of an embedding model: the `tokenizer.json` in its folder, with the tokens that belong around a text, cut
 //! to what the model takes. Knows no network and no engine.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use tokenizers::{Tokenizer as Library, TruncationParams};
@@ -16,6 +17,8 @@ const BYTES_PER_TOKEN: usize = 64;
 /// Texts to ids for an encoder. Every method takes `&self` and may be called from any thread.
 pub struct EncoderTokenizer {
     library: Library,
+    /// Control tokens: only what belongs around a text may be one.
+    control: HashSet<u32>,
     max_tokens: usize,
 }
 
@@ -51,9 +54,12 @@ impl EncoderTokenizer {
             let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
             library.with_truncation(Some(truncation)).map_err(unusable)?;
             library.with_padding(None);
-            // What looks like a control token in a text is text.
             library.set_encode_special_tokens(true);
-            Ok(Self { library, max_tokens })
+            let control = library.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
+            // What stands for unknown words is ordinary.
+            let control = control.filter(|(_, token)| !token.content.to_lowercase().contains("unk"));
+            let control = control.map(|(id, _)| id).collect();
+            Ok(Self { library, control, max_tokens })
         })?;
         let highest = tokenizer.library.get_vocab(true).into_values().max().unwrap_or(0);
         if highest as usize >= vocab_size {
@@ -72,7 +78,11 @@ impl EncoderTokenizer {
         let text = &text[..text.floor_char_boundary(self.max_tokens.saturating_mul(BYTES_PER_TOKEN))];
         let ids = contained(TextError::Encode, || {
             let encoding = self.library.encode_fast(text, true);
-            Ok(encoding.map_err(|error| TextError::Encode(error.to_string()))?.get_ids().to_vec())
+            let encoding = encoding.map_err(|error| TextError::Encode(error.to_string()))?;
+            let added = encoding.get_special_tokens_mask().iter().map(|mask| *mask == 1);
+            // The models of some tokenizers know control tokens by their text.
+            let kept = encoding.get_ids().iter().zip(added).filter(|(id, added)| *added || !self.control.contains(id));
+            Ok(kept.map(|(id, _)| *id).collect::<Vec<u32>>())
         })?;
         if ids.len() > self.max_tokens {
             let message = format!("the tokenizer puts more than {} tokens around a text", self.max_tokens);

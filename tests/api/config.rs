@@ -90,6 +90,20 @@ fn plain_variables_and_the_data_directory() {
 }
 
 #[test]
+fn a_prefix_and_its_text_are_two_words() {
+    let (_folder, path) = file("");
+    let config = |settings: &[(&str, &str)]| {
+        load(&Sources { file: Some(path.clone()), environment: pairs(settings), flags: Vec::new() }).unwrap().config
+    };
+    assert!(config(&[("STEPPE_EMBEDDINGS_QUERY_PREFIX", "query:")]).embeddings.is_none(), "there is no model");
+    for (written, read) in [("query: ", "query: "), ("query:", "query: "), (" ", "")] {
+        let settings = [("STEPPE_EMBEDDINGS_MODEL", "e5"), ("STEPPE_EMBEDDINGS_QUERY_PREFIX", written)];
+        let embeddings = config(&settings).embeddings.unwrap();
+        assert_eq!((embeddings.model, &*embeddings.query_prefix), (PathBuf::from("e5"), read));
+    }
+}
+
+#[test]
 fn mistakes_name_the_key_and_its_place() {
     for (text, expected) in [
         ("[server]\nprot = 1\n", vec!["`server.prot`", "steppe.toml", "port"]),

@@ -15,6 +15,8 @@ const MAX_JSON_BYTES: u64 = 256 << 10;
 /// Beyond any published encoder; products of two stay far from overflow.
 const MAX_SIZE: usize = 1 << 20;
 const MAX_VOCABULARY: usize = 1 << 24;
+/// Longer texts are cut even where the network has the positions: running streams wait for one text at a time.
+const MAX_TOKENS: usize = 512;
 
 /// An encoder's hyperparameters.
 #[derive(Debug, Clone)]
@@ -138,7 +140,8 @@ impl ConfigFile {
             num_layers: self.num_hidden_layers,
             num_heads: self.num_attention_heads,
             // The positions of RoBERTa begin behind the padding's.
-            max_tokens: if is_bert { positions } else { positions.saturating_sub(pad_id as usize + 1) },
+            max_tokens: (if is_bert { positions } else { positions.saturating_sub(pad_id as usize + 1) })
+                .min(MAX_TOKENS),
             pad_id,
             pooling: Pooling::Mean,
             architecture: if is_bert {

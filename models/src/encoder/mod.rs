@@ -23,8 +23,8 @@ pub struct Encoder {
     config: EncoderConfig,
     weight_bytes: usize,
     fingerprint: u64,
-    /// Candle computes in the pool that calls it. With one of our own its global pool never starts; these threads sleep
-    /// whenever no text is encoded.
+    /// Candle's matrix products run in the pool that calls them. With one of our own rayon's global one never starts;
+    /// these threads sleep whenever no text is encoded.
     pool: rayon::ThreadPool,
 }
 

@@ -19,6 +19,8 @@ pub fn open(settings: &EmbeddingSettings, threads: usize) -> anyhow::Result<(Enc
     let open = || {
         let encoder = Encoder::load(folder, threads)?;
         let tokenizer = EncoderTokenizer::open(folder, encoder.vocab_size(), encoder.max_tokens())?;
+        // What cannot give a single vector is better known now.
+        encoder.encode(&[&tokenizer.encode("a")?])?;
         let name = Manifest::name_of(folder);
         let mut hasher = DefaultHasher::new();
         (encoder.fingerprint(), &name, query_prefix, env!("CARGO_PKG_VERSION")).hash(&mut hasher);

@@ -18,6 +18,7 @@ use crate::auth::{Credential, Identity, Scope};
 use crate::config::{Network, Tenant};
 use crate::generate::{CacheUse, Caller, Generator};
 use crate::lang::Lang;
+use crate::store::new_digits;
 use crate::telemetry::RequestTrace;
 
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -47,14 +48,15 @@ pub struct Client {
 #[derive(Debug, Clone, Copy)]
 pub struct Address(pub IpAddr);
 
-/// The id of a request, 32 hexadecimal digits made by the server.
+/// The id of a request, 32 hexadecimal digits made by the server. Later ones sort after earlier ones: rows that are added at
+/// the same time then lie side by side in the database's indexes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(pub String);
 
 impl RequestId {
     /// A new one.
     pub fn fresh() -> Self {
-        Self(format!("{:032x}", rand::random::<u128>()))
+        Self(new_digits())
     }
 }
 

@@ -293,7 +293,12 @@ pub fn now() -> Moment {
 
 /// An identifier like `user_0193…`: later ones sort after earlier ones, and nobody can guess one.
 pub(crate) fn new_id(kind: &str) -> String {
-    format!("{kind}_{:012x}{:020x}", now(), rand::random::<u128>() >> 48)
+    format!("{kind}_{}", new_digits())
+}
+
+/// 32 hexadecimal digits: later ones sort after earlier ones, and nobody can guess them.
+pub(crate) fn new_digits() -> String {
+    format!("{:012x}{:020x}", now(), rand::random::<u128>() >> 48)
 }
 
 /// Whether an error says that a row of this key exists.

@@ -3,6 +3,7 @@
 
 mod counters;
 mod seal;
+pub mod similar;
 
 use std::time::{Duration, SystemTime};
 

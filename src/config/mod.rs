@@ -122,17 +122,18 @@ impl RawConfig {
         let server = self.server.resolve(origin)?;
         let retry = self.retry.resolve(origin)?;
         let auth = self.auth.resolve(&server, origin)?;
+        let embeddings = self.embeddings.resolve(origin)?;
         Ok(Config {
             directory: self.directory.resolve(origin)?,
             issuer: self.issuer.resolve(&auth, origin)?,
             auth,
             server,
             model: self.model.resolve(origin)?,
-            embeddings: self.embeddings.resolve(origin)?,
             generation: self.generation.resolve(origin)?,
             engine: self.engine.resolve(origin)?,
             limits: self.limits.resolve(origin)?,
-            cache: self.cache.resolve(retry.clone(), origin)?,
+            cache: self.cache.resolve(retry.clone(), embeddings.is_some(), origin)?,
+            embeddings,
             billing: self.billing.resolve(origin)?,
             redis: self.redis.resolve(origin)?,
             retry,

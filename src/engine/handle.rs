@@ -258,6 +258,11 @@ impl EngineHandle {
         EngineStats { waiting: self.admission.num_waiting().max(stats.waiting), ..stats }
     }
 
+    /// Whether it takes no more requests.
+    pub fn is_draining(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
     /// Takes no more requests; those inside go on.
     pub fn drain(&self) {
         self.shared.closed.store(true, Ordering::Release);

@@ -60,6 +60,8 @@ impl Default for CacheUse {
 pub enum CacheOutcome {
     /// The answer was there.
     Hit,
+    /// The answer to a similar question was there.
+    Semantic,
     /// The same answer was under way.
     Join,
     /// It was not there, and will be.
@@ -73,6 +75,7 @@ impl CacheOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Semantic => "semantic",
             Self::Join => "join",
             Self::Miss => "miss",
             Self::Bypass => "bypass",

@@ -65,14 +65,29 @@ impl Embedder {
     /// # Errors
     /// When the text cannot be tokenised, when too many texts wait ([`EncodeError::Busy`]), or when the engine ends.
     pub async fn embed(&self, text: &str) -> Result<Vec<f32>, EmbedError> {
-        let text = format!("{}{text}", self.model.query_prefix);
-        let ids = if text.len() <= SHORT {
-            self.model.tokenizer.encode(&text)?
-        } else {
-            let model = Arc::clone(&self.model);
-            let encode = move || model.tokenizer.encode(&text);
-            tokio::task::spawn_blocking(encode).await.map_err(|_| EmbedError::Lost)??
-        };
+        let ids = self.ids(text).await?;
         self.engine.encode(vec![ids]).await?.pop().ok_or(EmbedError::Lost)
+    }
+
+    /// The same of a text that the model takes as a whole; none of a longer one.
+    ///
+    /// # Errors
+    /// As for [`Embedder::embed`].
+    pub async fn embed_whole(&self, text: &str) -> Result<Option<Vec<f32>>, EmbedError> {
+        let ids = self.ids(text).await?;
+        if self.engine.encoder().is_none_or(|encoder| ids.len() >= encoder.max_tokens) {
+            return Ok(None);
+        }
+        self.engine.encode(vec![ids]).await.map(|mut vectors| vectors.pop()).map_err(EmbedError::Engine)
+    }
+
+    async fn ids(&self, text: &str) -> Result<Vec<u32>, EmbedError> {
+        let text = format!("{}{text}", self.model.query_prefix);
+        if text.len() <= SHORT {
+            return Ok(self.model.tokenizer.encode(&text)?);
+        }
+        let model = Arc::clone(&self.model);
+        let encode = move || model.tokenizer.encode(&text);
+        Ok(tokio::task::spawn_blocking(encode).await.map_err(|_| EmbedError::Lost)??)
     }
 }

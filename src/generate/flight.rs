@@ -113,6 +113,11 @@ impl Flight {
         self.abandoned.subscribe()
     }
 
+    /// Ends it though nobody has left.
+    pub fn abandon(&self) {
+        self.abandoned.send_replace(true);
+    }
+
     /// Takes a place. Where the run is over, the bill comes back.
     pub fn board(
         self: &Arc<Self>,

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::bill::Bill;
 use super::flight::Flight;
 use super::prepare::Prepared;
+use super::similar::SimilarQuestions;
 use super::trail::Trail;
 use super::{CacheOutcome, Caller, GenerateError};
 use crate::audit::Audit;
 use crate::cache::Cache;
+use crate::cache::similar::SimilarSettings;
 use crate::ledger::{Ledger, LedgerError, NewHold};
 use crate::limits::{Admission, Claim, Limits, Reason, Refusal, Scope, ScopeKind};
 use crate::resilience::{Breaker, Breakers};
@@ -31,6 +33,8 @@ pub struct Gate {
     pub metrics: Metrics,
     /// Who asked for what.
     pub audit: Audit,
+    /// What similar questions are good for, if anything.
+    pub(super) similar: Option<Arc<SimilarQuestions>>,
     flights: Arc<Mutex<HashMap<String, Arc<Flight>>>>,
 }
 
@@ -51,7 +55,7 @@ impl Most {
 }
 
 impl Gate {
-    /// A gate of these.
+    /// A gate of these. Must be made within a runtime.
     pub fn new(
         limits: Limits,
         ledger: Ledger,
@@ -59,8 +63,10 @@ impl Gate {
         breakers: Breakers,
         audit: Audit,
         metrics: Metrics,
+        similar: Option<SimilarSettings>,
     ) -> Self {
-        Self { limits, ledger, cache, breakers, audit, metrics, flights: Arc::default() }
+        let similar = similar.map(|settings| SimilarQuestions::open(settings, metrics.clone()));
+        Self { limits, ledger, cache, breakers, audit, metrics, similar, flights: Arc::default() }
     }
 
     /// The breaker of the model of this id: it opens when steps fail, whoever asks.

@@ -11,9 +11,12 @@ mod error;
 mod flight;
 mod gate;
 mod prepare;
+mod recheck;
 mod record;
 mod request;
 mod run;
+mod shelf;
+mod similar;
 mod trail;
 
 use std::sync::{Arc, OnceLock};
@@ -127,7 +130,7 @@ impl Generator {
         let trace = caller.trace.generation(self.asked(&requests, choices), || content(&requests));
         let asked = trail::asked(&gate.audit, &requests);
         let answers = async {
-            let prepared = self.prepare(requests).await?;
+            let prepared = self.prepare(requests, gate.similar.is_some()).await?;
             let trace = trace.clone();
             let run = Run { generator: self, gate, caller: &caller, prepared, asked, choices, arrival, trace };
             run.start().await
@@ -154,17 +157,18 @@ impl Generator {
     /// # Errors
     /// When the request could not be answered as asked.
     pub async fn most(&self, requests: Vec<GenerateRequest>, choices: usize) -> Result<(u64, u64), GenerateError> {
-        let Most { prompt, completion } = Most::of(&self.prepare(requests).await?, choices);
+        let Most { prompt, completion } = Most::of(&self.prepare(requests, false).await?, choices);
         Ok((prompt, completion))
     }
 
-    /// Renders, tokenises and checks: a long prompt on a blocking thread, where others do not wait for it.
-    async fn prepare(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Prepared>, GenerateError> {
+    /// Renders, tokenises and checks, and keeps the question where `similar` ones are looked up: a long prompt on a blocking thread, where others do not wait for it.
+    async fn prepare(&self, requests: Vec<GenerateRequest>, similar: bool) -> Result<Vec<Prepared>, GenerateError> {
         let (model, limits) = (Arc::clone(&self.model), self.limits.clone());
         let system = model.manifest.system_prompt.as_ref().map_or(0, String::len);
         let length = |request: &GenerateRequest| request.prompt.bytes().map(|bytes| bytes + system);
         let is_short = requests.iter().map(length).sum::<Option<usize>>().is_some_and(|bytes| bytes <= SHORT);
-        let prepare = move || requests.into_iter().map(|request| Prepared::new(&model, &limits, request)).collect();
+        let prepared = move |request| Prepared::new(&model, &limits, request, similar);
+        let prepare = move || requests.into_iter().map(prepared).collect();
         if is_short {
             return prepare();
         }

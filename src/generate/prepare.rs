@@ -9,7 +9,7 @@ use super::{GenerateError, GenerateRequest, Prompt, ServedModel};
 use crate::config::GenerationConfig;
 use crate::engine::{CacheScope, EngineRequest, SamplingParams};
 use crate::manifest::SamplingDefaults;
-use crate::text::{Conversation, StopStrings};
+use crate::text::{Conversation, RenderedPrompt, StopStrings};
 
 /// A request ready for the engine.
 #[derive(Debug, Clone)]
@@ -20,7 +20,20 @@ pub struct Prepared {
     pub(super) continuing: bool,
     /// Nothing but the prompt is told.
     pub(super) only_prompt: bool,
+    /// What similar questions are looked up by, where they are.
+    pub(super) question: Option<Question>,
 }
+
+/// The last turn of a conversation, if a user's.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub text: String,
+    /// Everything else that the prompt was made of, and how the template wrote it.
+    pub around: String,
+}
+
+/// Longer questions hold documents, which a vector says little of; bytes.
+const MOST_QUESTION: usize = 2000;
 
 impl Prepared {
     /// Whether the same request has the same answer.
@@ -30,11 +43,15 @@ impl Prepared {
 
     /// Everything that the answer depends on besides the model.
     pub(super) fn identity(&self) -> String {
-        let EngineRequest { prompt, sampling, max_tokens, min_tokens, stop_token_ids, prompt_logprobs, .. } =
-            &self.request;
+        format!("{:?} {}", self.request.prompt, self.parameters())
+    }
+
+    /// Everything that the answer depends on besides the model and the prompt.
+    pub(super) fn parameters(&self) -> String {
+        let EngineRequest { sampling, max_tokens, min_tokens, stop_token_ids, prompt_logprobs, .. } = &self.request;
         let Self { stops, continuing, only_prompt, .. } = self;
         format!(
-            "{prompt:?} {sampling:?} {max_tokens} {min_tokens} {stop_token_ids:?} {prompt_logprobs:?} {stops:?} {continuing} {only_prompt}"
+            "{sampling:?} {max_tokens} {min_tokens} {stop_token_ids:?} {prompt_logprobs:?} {stops:?} {continuing} {only_prompt}"
         )
     }
 
@@ -42,7 +59,9 @@ impl Prepared {
         model: &ServedModel,
         limits: &GenerationConfig,
         request: GenerateRequest,
+        similar: bool,
     ) -> Result<Self, GenerateError> {
+        let question = if similar { question(model, &request.prompt) } else { None };
         let continuing = !matches!(request.prompt, Prompt::Chat(_));
         let (prompt, shared_tokens) = tokens(model, request.prompt)?;
         let max_tokens = room(model.context, prompt.len(), request.max_tokens, limits.default_max_tokens)?;
@@ -58,6 +77,7 @@ impl Prepared {
             stops: StopStrings::new(request.stop)?,
             continuing,
             only_prompt: request.only_prompt,
+            question,
             request: EngineRequest {
                 prompt,
                 sampling: SamplingParams {
@@ -104,10 +124,27 @@ fn tokens(model: &ServedModel, prompt: Prompt) -> Result<(Vec<u32>, usize), Gene
     }
 }
 
+fn question(model: &ServedModel, prompt: &Prompt) -> Option<Question> {
+    let Prompt::Chat(messages) = prompt else { return None };
+    let mut messages = with_system_prompt(messages.clone(), model.manifest.system_prompt.as_deref());
+    let last = messages.last_mut().filter(|last| last["role"] == "user")?;
+    let content = last.get_mut("content").filter(|content| content.is_string())?;
+    let Json::String(text) = std::mem::replace(content, "?".into()) else { return None };
+    if text.trim().is_empty() || text.len() > MOST_QUESTION {
+        return None;
+    }
+    let around = format!("{} {}", Json::from(messages.clone()), render(model, messages).ok()?.text());
+    Some(Question { text, around })
+}
+
 fn chat_tokens(model: &ServedModel, messages: Vec<Json>) -> Result<Vec<u32>, GenerateError> {
+    Ok(model.tokenizer.encode_prompt(&render(model, messages)?)?)
+}
+
+fn render(model: &ServedModel, messages: Vec<Json>) -> Result<RenderedPrompt, GenerateError> {
     let conversation = Conversation { messages, add_generation_prompt: true, ..Conversation::default() };
     let template = model.template.as_ref().map_err(|message| GenerateError::Template(message.clone()))?;
-    Ok(model.tokenizer.encode_prompt(&template.render(&conversation)?)?)
+    Ok(template.render(&conversation)?)
 }
 
 /// Leading tokens that two different conversations under the manifest's system prompt have in common.

@@ -47,6 +47,21 @@ impl Record {
         texts.into()
     }
 
+    /// The same for another prompt, of so many tokens.
+    pub fn lent_to(mut self, prompt_tokens: usize) -> Self {
+        for (_, piece) in &mut self.told {
+            if let Piece::Done { usage, .. } = piece {
+                usage.prompt_tokens = prompt_tokens;
+            }
+        }
+        self
+    }
+
+    /// The first answer, in one piece.
+    pub fn text(&self) -> String {
+        self.texts().first().cloned().unwrap_or_default()
+    }
+
     /// What all answers together are told to have used, `choices` to each prompt.
     pub fn usage(&self, choices: usize) -> TokenUsage {
         let mut ends: Vec<(usize, TokenUsage)> = self

@@ -9,14 +9,14 @@ use serde_json::Value as Json;
 use super::answers::{Answers, Terms};
 use super::bill::{Account, Bill};
 use super::choice::{Choice, Reports};
-use super::flight::{Course, Flight, Told};
+use super::flight::{Course, Flight};
 use super::gate::Most;
 use super::prepare::Prepared;
 use super::record::Record;
+use super::shelf::{self, Shelf};
 use super::trail::Trail;
 use super::{CacheOutcome, Caller, Gate, GenerateError, Generator};
 use crate::audit::Level;
-use crate::cache::{Cache, CacheKey, Tag};
 use crate::engine::{CacheScope, Generation, Standing};
 use crate::ledger::Outcome;
 use crate::limits::{Admission, Rates};
@@ -39,24 +39,18 @@ pub(super) struct Run<'a> {
     pub trace: GenerationTrace,
 }
 
-/// Where an answer is kept that is worth keeping.
-struct Shelf {
-    cache: Arc<Cache>,
-    key: CacheKey,
-    /// What is asked; under an idempotency key it is no part of `key`.
-    identity: String,
-    time_to_live: Option<Duration>,
-    user_id: String,
-    model: String,
-}
-
 impl Run<'_> {
     pub async fn start(self) -> Result<Answers, GenerateError> {
         let admission = self.gate.admit(self.caller, self.most()).await?;
-        let Some(shelf) = self.shelf() else { return self.run(admission, None).await };
+        let Some(mut shelf) = self.shelf() else { return self.run(admission, None).await };
         match self.look_up(&shelf).await {
-            Some((record, _)) if record.identity != shelf.identity => Err(GenerateError::Reused),
-            Some((record, age)) => self.repeat(admission, record, age).await,
+            Some((record, _)) if record.identity != shelf.identity => return Err(GenerateError::Reused),
+            Some((record, age)) => return self.repeat(admission, record, age, CacheOutcome::Hit).await,
+            None => {}
+        }
+        let reads = self.reads();
+        match self.similar(&mut shelf, reads).await {
+            Some((record, age)) => self.repeat(admission, record, age, CacheOutcome::Semantic).await,
             None => self.run(admission, Some(shelf)).await,
         }
     }
@@ -91,11 +85,11 @@ impl Run<'_> {
         let key = if let Some(idempotent) = &self.caller.idempotency_key {
             cache.key(&[b"idempotency", self.caller.user_id.as_bytes(), idempotent.as_bytes()])
         } else {
-            cache.key(&[b"answer", self.caller.tenant.as_bytes(), identity.as_bytes()])
+            Shelf::answer_key(cache, &self.caller.tenant, &identity)
         };
         let time_to_live = self.caller.idempotency_key.is_some().then_some(IDEMPOTENT);
         let (user_id, model) = (self.caller.user_id.clone(), model.id.clone());
-        Some(Shelf { cache: Arc::clone(cache), key, identity, time_to_live, user_id, model })
+        Some(Shelf { cache: Arc::clone(cache), key, identity, time_to_live, user_id, model, asked: None })
     }
 
     fn is_cacheable(&self) -> bool {
@@ -111,18 +105,20 @@ impl Run<'_> {
         if !self.reads() {
             return None;
         }
-        let hit = shelf.cache.get(&shelf.key).await?;
-        if self.caller.cache.max_age.is_some_and(|most| hit.age > most) {
-            return None;
-        }
-        Some((serde_json::from_slice(&hit.value).ok()?, hit.age))
+        shelf::read(&shelf.cache, &shelf.key, self.caller.cache.max_age).await
     }
 
     /// Tells again what was told before.
-    async fn repeat(mut self, admission: Admission, record: Record, age: Duration) -> Result<Answers, GenerateError> {
-        let terms = Terms { age: Some(age), ..terms(CacheOutcome::Hit, *admission.rates()) };
+    async fn repeat(
+        mut self,
+        admission: Admission,
+        record: Record,
+        age: Duration,
+        found: CacheOutcome,
+    ) -> Result<Answers, GenerateError> {
+        let terms = Terms { age: Some(age), ..terms(found, *admission.rates()) };
         let nothing = Most { prompt: 0, completion: 0 };
-        let bill = self.bill(nothing, admission, CacheOutcome::Hit).await?;
+        let bill = self.bill(nothing, admission, found).await?;
         let answers = self.tells_answers().then(|| record.texts());
         let account = Account { usage: record.usage(self.choices), answers, ..Account::default() };
         bill.settle_as_hit(account, Outcome::Completed).await;
@@ -230,15 +226,6 @@ impl Run<'_> {
                 }
             });
         }
-    }
-}
-
-impl Shelf {
-    async fn keep(&self, told: Vec<Told>, answers: usize) {
-        let Some(record) = Record::new(&self.identity, told, answers) else { return };
-        let Ok(value) = serde_json::to_vec(&record) else { return };
-        let tags = [Tag::User(&self.user_id), Tag::Model(&self.model)];
-        self.cache.put(&self.key, &value, self.time_to_live, &tags).await;
     }
 }
 

@@ -77,7 +77,8 @@ pub async fn ask(
     let mut caller = client.caller(&state, None, body.user_id).await?;
     caller.cache.always = true;
     let (answer, _, terms) = one(&state, &client, caller, request, None, "prompt").await?;
-    let source = if matches!(terms.cache, CacheOutcome::Hit | CacheOutcome::Join) { "cache" } else { "model" };
+    let cached = matches!(terms.cache, CacheOutcome::Hit | CacheOutcome::Semantic | CacheOutcome::Join);
+    let source = if cached { "cache" } else { "model" };
     Ok(with_terms(Json(AskAnswer { response: answer.text, source }).into_response(), &terms))
 }
 

@@ -53,7 +53,7 @@ pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState>
         Some(otlp) => Traces::open(otlp, environment, breakers.breaker("otlp")).context("telemetry.otlp_endpoint")?,
         None => Traces::default(),
     };
-    let gate = Gate::new(limits, ledger, cache, breakers, audit, metrics.clone());
+    let gate = Gate::new(limits, ledger, cache, breakers, audit, metrics.clone(), config.cache.similar.clone());
     Ok(AppState::new(config, auth, gate, health, metrics, traces))
 }
 

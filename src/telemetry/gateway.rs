@@ -4,8 +4,8 @@
 use metrics::{Counter, Label};
 
 use super::metrics::{
-    AUTH_REQUESTS, BREAKER_FAILURES, BREAKER_STATE, CACHE_LOOKUPS, CACHE_REQUESTS, LEDGER_CHARGED, LEDGER_HOLDS,
-    LEDGER_SETTLEMENTS, Metrics, RATE_LIMIT, USER_BALANCE,
+    AUTH_REQUESTS, BREAKER_FAILURES, BREAKER_STATE, CACHE_LOOKUPS, CACHE_REQUESTS, CACHE_SIMILAR, CACHE_SIMILAR_CHECKS,
+    LEDGER_CHARGED, LEDGER_HOLDS, LEDGER_SETTLEMENTS, Metrics, RATE_LIMIT, USER_BALANCE,
 };
 
 /// What the prompt cache's storage has done since the start.
@@ -24,9 +24,29 @@ impl Metrics {
         self.two(RATE_LIMIT, ("scope", scope), ("outcome", outcome)).increment(1);
     }
 
-    /// An answer came from the prompt cache, or did not: `hit`, `join`, `miss`, `bypass`.
+    /// An answer came from the prompt cache, or did not: `hit`, `semantic`, `join`, `miss`, `bypass`.
     pub fn cache_request(&self, outcome: &'static str) {
         self.one(CACHE_REQUESTS, ("outcome", outcome)).increment(1);
+    }
+
+    /// A question was looked up among similar ones: `hit`, `shadow`, `guarded`, `miss`, `gone`, `late`, `failed`.
+    pub fn similar(&self, result: &'static str) {
+        self.one(CACHE_SIMILAR, ("result", result)).increment(1);
+    }
+
+    /// Similar questions are looked up from now on: their series are there.
+    pub fn similar_begins(&self) {
+        for result in ["hit", "shadow", "guarded", "miss", "gone", "late", "failed"] {
+            self.one(CACHE_SIMILAR, ("result", result)).absolute(0);
+        }
+        for result in ["agree", "false"] {
+            self.one(CACHE_SIMILAR_CHECKS, ("result", result)).absolute(0);
+        }
+    }
+
+    /// The answer to a similar question was compared with the true one: `agree` or `false`.
+    pub fn similar_check(&self, result: &'static str) {
+        self.one(CACHE_SIMILAR_CHECKS, ("result", result)).increment(1);
     }
 
     /// Takes over what the prompt cache's storage counts.

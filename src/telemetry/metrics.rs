@@ -34,6 +34,8 @@ const AUDIT_NOT_SENT: &str = "audit_events_not_sent_total";
 pub(super) const RATE_LIMIT: &str = "rate_limit_requests_total";
 pub(super) const CACHE_REQUESTS: &str = "prompt_cache_requests_total";
 pub(super) const CACHE_LOOKUPS: &str = "prompt_cache_lookups_total";
+pub(super) const CACHE_SIMILAR: &str = "prompt_cache_similar_total";
+pub(super) const CACHE_SIMILAR_CHECKS: &str = "prompt_cache_similar_checks_total";
 pub(super) const AUTH_REQUESTS: &str = "auth_requests_total";
 pub(super) const LEDGER_HOLDS: &str = "ledger_holds_total";
 pub(super) const LEDGER_SETTLEMENTS: &str = "ledger_settlements_total";
@@ -42,7 +44,7 @@ pub(super) const USER_BALANCE: &str = "user_balance";
 pub(super) const BREAKER_STATE: &str = "circuit_breaker_state";
 pub(super) const BREAKER_FAILURES: &str = "circuit_breaker_failures";
 
-const COUNTERS: [(&str, &str); 18] = [
+const COUNTERS: [(&str, &str); 20] = [
     (REQUESTS, "Requests answered, by endpoint and status."),
     (REQUESTS_ERRORS, "Requests answered with an error, by endpoint and status."),
     (PREFIX_QUERIES, "Prompt tokens looked up in the prefix cache."),
@@ -55,8 +57,14 @@ const COUNTERS: [(&str, &str); 18] = [
     (AUDIT_LOST, "Events that did not get into the audit log: its queue was full."),
     (AUDIT_NOT_SENT, "Events in the audit log that did not reach its file or syslog server."),
     (RATE_LIMIT, "Requests counted against limits, by kind of scope and outcome."),
-    (CACHE_REQUESTS, "Requests by what the prompt cache did: hit, join, miss, bypass."),
+    (CACHE_REQUESTS, "Requests by what the prompt cache did: hit, semantic, join, miss, bypass."),
     (CACHE_LOOKUPS, "Look-ups in the prompt cache's storage: hit, miss, error, rejected (a foreign or damaged value)."),
+    (
+        CACHE_SIMILAR,
+        "Questions looked up among similar ones: hit (given), shadow (would have been given), guarded (near, but a number, \
+         date, name or negation differs), miss, gone (the answer is not there any more), late and failed (no vector).",
+    ),
+    (CACHE_SIMILAR_CHECKS, "Answers of similar questions compared with the true ones: agree, false."),
     (AUTH_REQUESTS, "Credentials checked, by kind and outcome."),
     (LEDGER_HOLDS, "Holds asked for: held, short, failed."),
     (LEDGER_SETTLEMENTS, "Requests settled, by how they ended; unsettled ones are tried further."),

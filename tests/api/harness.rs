@@ -9,13 +9,13 @@ use std::time::Duration;
 use models::{GgufVocabulary, TokenKind, TokenizerSource};
 use serde_json::{Value as Json, json};
 use steppe::config::{AuthConfig, Config, DirectoryConfig, GenerationConfig, IssuerConfig, Sources, TlsFiles};
-use steppe::engine::{Engine, EngineHandle, EngineOptions, MockExecutor, MockOptions, StepCost};
-use steppe::generate::{self, Generator};
+use steppe::engine::{EncoderShape, Engine, EngineHandle, EngineOptions, MockExecutor, MockOptions, StepCost};
+use steppe::generate::{self, EmbeddingModel, Generator};
 use steppe::manifest::{Manifest, SamplingDefaults};
 use steppe::server::{AppState, Tls, serve};
 use steppe::startup::{self, Machine, Report};
 use steppe::telemetry::Metrics;
-use steppe::text::{ChatTemplate, Conversation, Tokenizer};
+use steppe::text::{ChatTemplate, Conversation, EncoderTokenizer, Tokenizer};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -94,6 +94,13 @@ impl Setup {
         self
     }
 
+    /// There is an embedding model: texts are as near as the letters they share.
+    pub fn embeds(mut self) -> Self {
+        self.mock.encoder = Some(EncoderShape { dimensions: 64, max_tokens: 128, vocab_size: VOCABULARY });
+        self.settings.push(("embeddings.model", "toy"));
+        self
+    }
+
     pub fn chat_ids(&self, messages: &[Json]) -> Vec<u32> {
         let conversation =
             Conversation { messages: messages.to_vec(), add_generation_prompt: true, ..Conversation::default() };
@@ -124,6 +131,7 @@ impl Setup {
     /// The mock in the model's place.
     pub fn generator(self, metrics: &Metrics) -> Generator {
         let mock = self.mock;
+        let embedding_model = mock.encoder.map(embedding_model);
         let context = self.options.max_context;
         let engine = Engine::start(self.options, move || Ok(MockExecutor::new(mock))).unwrap();
         let model = generate::ServedModel {
@@ -141,7 +149,7 @@ impl Setup {
             tokenizer: self.tokenizer,
         };
         let limits = GenerationConfig { default_max_tokens: 64, max_choices: 4, timeout: self.timeout };
-        Generator::new(model, engine, limits, metrics.for_model(MODEL))
+        Generator::new(model, engine, limits, metrics.for_model(MODEL)).with_embeddings(embedding_model)
     }
 
     /// A server that answers `/health` but whose model is not there yet.
@@ -272,6 +280,24 @@ pub fn with(mut body: Json, fields: Json) -> Json {
 /// One token per byte, then the end.
 pub fn ids(answer: &str) -> Vec<u32> {
     answer.bytes().map(u32::from).chain([END]).collect()
+}
+
+/// One token per letter of ASCII, whatever its case.
+fn embedding_model(shape: EncoderShape) -> EmbeddingModel {
+    let vocabulary: HashMap<String, u32> = (b' '..=b'~').map(|byte| (char::from(byte).into(), byte.into())).collect();
+    let letters = json!({"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false});
+    let json = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": {"type": "Lowercase"}, "pre_tokenizer": letters,
+        "post_processor": null, "decoder": null, "truncation": null, "padding": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "~"},
+    });
+    let tokenizer = EncoderTokenizer::from_json(json.to_string().as_bytes(), shape.vocab_size, shape.max_tokens);
+    EmbeddingModel {
+        name: "toy".into(),
+        fingerprint: "fp_letters".into(),
+        query_prefix: String::new(),
+        tokenizer: tokenizer.unwrap(),
+    }
 }
 
 /// Byte-level BPE with next to no merges: id = byte; then three control tokens.

@@ -29,6 +29,7 @@ mod process;
 mod real;
 mod refusals;
 mod replicas;
+mod similar;
 mod slapd;
 mod streams;
 mod telemetry;

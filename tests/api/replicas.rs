@@ -32,10 +32,9 @@ async fn pair(settings: &[(&'static str, &'static str)]) -> Option<Pair> {
     let redis = RedisServer::start().await;
     let url = leak(redis.url());
     let start = async || {
-        let mut setup = Setup::new().chat("hi", "abc");
+        let mut setup = Setup::new().chat("hi", "abc").embeds();
         setup.options.queue_capacity = 1000;
-        setup.settings =
-            [("store.url", store), ("redis.url", url)].into_iter().chain(settings.iter().copied()).collect();
+        setup.settings.extend([("store.url", store), ("redis.url", url)].iter().chain(settings));
         setup.auth = Some(required());
         setup.start().await
     };
@@ -92,6 +91,22 @@ async fn replicas_share_users_revocations_and_the_cache() {
     let root = bearer(&key(&pair.servers[0].state.auth, "root", &[Scope::Admin]).await);
     assert_eq!(post(here, "/admin/cache/purge", root, &json!({})).await.status, 204);
     assert_eq!((state(there).await, state(here).await), ("miss".into(), "hit".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_similar_questions() {
+    let Some(pair) = pair(&[("cache.similar", "on"), ("redis.timeout_ms", "5000")]).await else { return };
+    let [here, there] = pair.addresses();
+    let ann = bearer(&key(&pair.servers[0].state.auth, "ann", &[]).await);
+    let ask = async |address, question: &str| {
+        let reply = post(address, CHAT, ann.clone(), &with(ask(question), json!({"temperature": 0}))).await;
+        // An answer is kept after it is told.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        (reply.header("x-cache").unwrap().to_owned(), reply.json()["choices"][0]["message"]["content"].clone())
+    };
+    let (outcome, first) = ask(here, "how do I get to the roof").await;
+    assert_eq!(outcome, "miss");
+    assert_eq!(ask(there, "to the roof how do I get").await, ("semantic".into(), first));
 }
 
 #[tokio::test(flavor = "multi_thread")]

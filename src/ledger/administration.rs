@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::account::{PURSE, budget_account, date, purse_id};
-use super::hold::{PATIENCE, Part};
+use super::hold::PATIENCE;
 use super::local::Taken;
+use super::part::Part;
 use super::{Account, Budget, Entry, GroupBy, Inner, Ledger, LedgerError, NewHold, Subject, UsageRow, new_id};
 use crate::store::ledger::accounts::{self, Posting};
 use crate::store::ledger::{AccountRow, budgets, proof};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::account::{budget_account, purse_id};
 use super::local::Taken;
+use super::part::{Part, accounts, amounts};
 use super::{Account, Inner, LedgerError, NewHold, Unit, Usage};
 use crate::store::ledger::accounts::{SPENT, budgets_counter};
 use crate::store::ledger::holds::{self, HoldRow};
@@ -41,22 +41,6 @@ impl Outcome {
     }
 }
 
-/// A part of a hold: one account.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    id: String,
-    account: Account,
-    ends_at: Option<Moment>,
-    amount: i64,
-}
-
-impl Part {
-    pub(super) fn purse(user_id: &str, amount: i64) -> Self {
-        let account = Account::Purse { user_id: user_id.to_owned() };
-        Self { id: purse_id(user_id), account, ends_at: None, amount }
-    }
-}
-
 /// What a request may cost at the most, set aside. Dropping it voids it.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is void"]
@@ -71,25 +55,6 @@ pub struct Hold {
 }
 
 impl Inner {
-    /// The accounts that a request concerns, with the most that it may take of each, by account.
-    fn parts(&self, new: &NewHold, now: Moment) -> Vec<Part> {
-        let cost = self.price(&new.model).largest_cost(new.max_prompt_tokens, new.max_completion_tokens);
-        let largest = Usage {
-            prompt_tokens: new.max_prompt_tokens,
-            completion_tokens: new.max_completion_tokens,
-            ..Usage::default()
-        };
-        let of_unit = |unit| if unit == Unit::Money { cost } else { largest.tokens() };
-        let budgets = self.budgets_for(new).into_iter().map(|budget| {
-            let (id, ends_at) = budget_account(&budget, now, self.settings.day_offset);
-            Part { id, ends_at, amount: of_unit(budget.unit), account: Account::Budget(budget) }
-        });
-        let mut parts: Vec<Part> = budgets.chain([Part::purse(&new.user_id, cost)]).collect();
-        parts.retain(|part| part.amount > 0);
-        parts.sort_by(|a, b| a.id.cmp(&b.id));
-        parts
-    }
-
     /// See [`super::Ledger::hold`].
     pub(super) async fn hold(self: Arc<Self>, new: NewHold) -> Result<Hold, LedgerError> {
         let started_at = (self.settings.clock)();
@@ -313,12 +278,4 @@ impl Drop for Hold {
         };
         self.inner.background(void);
     }
-}
-
-fn amounts(parts: &[Part]) -> Vec<(String, i64)> {
-    parts.iter().map(|part| (part.id.clone(), part.amount)).collect()
-}
-
-fn accounts(amounts: &[(String, i64)]) -> Vec<String> {
-    amounts.iter().map(|(account, _)| account.clone()).collect()
 }

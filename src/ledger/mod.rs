@@ -7,6 +7,7 @@ mod administration;
 mod error;
 mod hold;
 mod local;
+mod part;
 mod price;
 mod shared;
 

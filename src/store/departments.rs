@@ -3,7 +3,8 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Result, Store, StoreError, is_duplicate, new_id, now};
+use super::error::is_duplicate;
+use super::{Result, Store, StoreError, new_id, now};
 
 /// A department.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::{Connection, Moment, Result, Store, StoreError, is_duplicate, new_id, now};
+use super::error::is_duplicate;
+use super::{Connection, Moment, Result, Store, StoreError, new_id, now};
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

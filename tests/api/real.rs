@@ -13,13 +13,17 @@ use crate::http::{get, post};
 const CLIENTS: usize = 64;
 const CHAT: &str = "/v1/chat/completions";
 
+fn weights(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights").join(name);
+    assert!(path.exists(), "{} is missing: run scripts/test, which brings it", path.display());
+    path.to_str().unwrap().to_owned()
+}
+
 /// The demo model on a free port.
-async fn demo_server() -> ServedModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.is_file(), "{} is missing: run scripts/serve or scripts/test, which bring it", path.display());
-    let path = path.to_str().unwrap();
-    let settings = [("model.path", path), ("engine.kv_cache_mib", "512"), ("engine.max_sequences", "32")];
-    serve_model(&settings).await.unwrap()
+async fn demo_server(further: &[(&str, &str)]) -> ServedModel {
+    let path = weights("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let settings = [("model.path", path.as_str()), ("engine.kv_cache_mib", "512"), ("engine.max_sequences", "32")];
+    serve_model(&[&settings, further].concat()).await.unwrap()
 }
 
 /// Distinct prompts, half of them greedy and half sampled with a seed.
@@ -60,7 +64,7 @@ fn answer(stream: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_at_once_get_the_answers_they_would_get_alone() {
-    let model = demo_server().await;
+    let model = demo_server(&[]).await;
     let (address, engine) = (model.address, &model.engine);
     let mut random = fastrand::Rng::with_seed(64);
     let clients: Vec<_> = (0..CLIENTS)
@@ -96,4 +100,24 @@ async fn many_clients_at_once_get_the_answers_they_would_get_alone() {
     let body = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9000});
     let reply = post(address, CHAT, &body).await;
     assert_eq!(reply.json()["error"]["code"], "context_length_exceeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paraphrase_gets_the_answer_and_a_near_miss_does_not() {
+    let folder = weights("embeddings/all-MiniLM-L6-v2");
+    let settings =
+        [("embeddings.model", folder.as_str()), ("cache.similar", "on"), ("cache.similar_deadline_ms", "9000")];
+    let model = demo_server(&settings).await;
+    let ask = async |question: &str| {
+        let messages = json!([{"role": "user", "content": question}]);
+        let reply = post(model.address, CHAT, &json!({"messages": messages, "max_tokens": 8, "temperature": 0})).await;
+        // An answer is kept after it is told.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (reply.header("x-cache").unwrap().to_owned(), reply.json()["choices"][0]["message"]["content"].clone())
+    };
+    let (outcome, answer) = ask("How do I reset my password?").await;
+    assert_eq!(outcome, "miss");
+    assert_eq!(ask("How can I reset my password?").await, ("semantic".into(), answer));
+    assert_eq!(ask("How can I not reset my password?").await.0, "miss");
+    assert_eq!(ask("How do I cook rice?").await.0, "miss");
 }

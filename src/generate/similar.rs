@@ -22,6 +22,8 @@ use crate::telemetry::Metrics;
 const MOST_RECHECKS: usize = 64;
 /// So many of the nearest are asked for their answers, which may be gone.
 const MOST_TRIED: usize = 3;
+/// Longer questions, in characters, are seldom asked again in other words, and running streams would wait for their vectors.
+const LONGEST: usize = 300;
 /// Two answers with the same figures say the same from this cosine on.
 const SAME_ANSWER: f32 = 0.9;
 
@@ -98,7 +100,7 @@ impl Run<'_> {
         if self.choices != 1 || self.caller.idempotency_key.is_some() {
             return None;
         }
-        let question = prepared.question.as_ref()?;
+        let question = prepared.question.as_ref().filter(|question| question.text.chars().count() <= LONGEST)?;
         let partition = cache.key(&[
             b"similar",
             self.caller.tenant.as_bytes(),

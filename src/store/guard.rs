@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::{Result, StoreError};
 use crate::resilience::{Breaker, BreakerSettings, Permit, Retry};
 
-/// A read of a file waits for other processes' locks at the most.
-const FILE_PATIENCE: Duration = Duration::from_secs(5);
-/// A read of a server's database takes no longer, all attempts together.
+/// A read of a server's database takes no longer, all attempts together. A file needs no such bound: its own statements wait
+/// for other processes' locks for a while and no longer, and that many here want to read it is no fault of it.
 pub(super) const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Stands before calls that somebody waits for.
@@ -17,14 +16,14 @@ pub(super) const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Guard {
     breaker: Arc<Breaker>,
     retry: Retry,
-    patience: Duration,
+    patience: Option<Duration>,
 }
 
 impl Guard {
     /// With a breaker of its own.
     pub fn new(is_file: bool) -> Self {
         let breaker = Breaker::new("database", BreakerSettings::default());
-        let patience = if is_file { FILE_PATIENCE } else { SERVER_PATIENCE };
+        let patience = if is_file { None } else { Some(SERVER_PATIENCE) };
         Self { breaker, retry: Retry::default(), patience }
     }
 
@@ -50,7 +49,10 @@ impl Guard {
 
     async fn bounded<T>(&self, call: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
         let permit = self.breaker.admit()?;
-        let outcome = tokio::time::timeout(self.patience, call).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let outcome = match self.patience {
+            Some(patience) => tokio::time::timeout(patience, call).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)),
+            None => call.await,
+        };
         if outcome.as_ref().is_err_and(is_away) {
             permit.fail();
         } else {

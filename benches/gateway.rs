@@ -1,5 +1,5 @@
-//! What the gateway costs: requests at a fixed rate against the mock executor, with everything on, with each part off, and
-//! with nothing but HTTP and the engine; then answers from the prompt cache as fast as they come.
+//! What the gateway costs: requests at a fixed rate against the mock executor, with everything on, with each part off, with
+//! nothing but HTTP and the engine, and the disk by itself, which every settlement waits for; then answers from the prompt cache as fast as they come.
 //! `scripts/bench-gateway` runs it, with PostgreSQL and Redis beside the embedded ones; arguments choose rows by their
 //! beginnings.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
@@ -8,6 +8,7 @@
 #[path = "../tests/api/harness.rs"]
 mod harness;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +68,7 @@ async fn run() {
     let plain = Setup::new().start().await;
     let bare = bare_server(plain.engine.clone()).await;
     row("HTTP and the engine alone", bare, None).await;
+    disk("the disk alone");
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for case in cases() {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| case.name.starts_with(wanted)) {
@@ -79,6 +81,7 @@ async fn run() {
         }
     }
     row("HTTP and the engine alone, again", bare, None).await;
+    disk("the disk alone, again");
 }
 
 fn cases() -> Vec<Case> {
@@ -192,9 +195,28 @@ async fn row(name: &str, address: SocketAddr, token: Option<String>) {
     for request in requests {
         times.push(request.await.unwrap());
     }
+    print(name, times);
+}
+
+fn print(name: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
     println!("| {name} | {:.2} | {:.2} | {:.1} |", at(0.5), at(0.99), at(1.0));
+}
+
+/// About as much as a settlement writes, at the same rate, and a wait for the disk after each. A latency counts from the
+/// moment that the write was due.
+fn disk(name: &str) {
+    let mut file = tempfile::tempfile().unwrap();
+    let begin = Instant::now();
+    let write = |index| {
+        let due = begin + Duration::from_secs(1) * index / RATE;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        file.write_all(&[1; 16 << 10]).unwrap();
+        file.sync_data().unwrap();
+        due.elapsed()
+    };
+    print(name, (0..RATE * SECONDS).map(write).collect());
 }
 
 /// The same request again and again, answered from the prompt cache.

@@ -9,11 +9,11 @@ use axum::http::{Extensions, HeaderMap};
 
 use super::AppState;
 use super::error::ApiError;
-use super::messages;
 use super::openai::fields::user_key;
 use super::problem::Problem;
 use super::terms::cache_use;
 use super::trail::actor;
+use super::words;
 use crate::auth::{Credential, Identity, Scope};
 use crate::config::{Network, Tenant};
 use crate::generate::{CacheUse, Caller, Generator};
@@ -61,6 +61,22 @@ impl RequestId {
 }
 
 impl Client {
+    /// The user whom this client speaks for: themselves, or another if it may.
+    ///
+    /// # Errors
+    /// Where it names another and may not.
+    pub fn acting_for(&self, user_id: Option<String>) -> Result<String, ApiError> {
+        match user_id {
+            Some(other) if other != self.identity.user_id => {
+                if self.identity.may(Scope::ActAs) || self.identity.may(Scope::Admin) {
+                    return Ok(other);
+                }
+                Err(ApiError::about("user_id", Problem::NotAllowed(Scope::ActAs)))
+            }
+            _ => Ok(self.identity.user_id.clone()),
+        }
+    }
+
     /// In whose name something is generated: the client's own, or that of the user whom the request names, where the client
     /// may act for others. Such a client may also say whose turn it is.
     ///
@@ -134,7 +150,7 @@ impl FromRequestParts<AppState> for Client {
         let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::fresh);
         let route = parts.extensions.get::<MatchedPath>();
         Ok(Self {
-            language: messages::language(&parts.headers),
+            language: words::language(&parts.headers),
             identity,
             address: Address::of(&parts.extensions, &parts.headers, &state.config.trusted_proxies),
             action: format!("{} {}", parts.method, route.map_or(parts.uri.path(), MatchedPath::as_str)),

@@ -17,9 +17,9 @@ use opentelemetry_http::HeaderExtractor;
 use super::AppState;
 use super::client::RequestId;
 use super::error::ApiError;
-use super::messages;
 use super::problem::Problem;
 use super::trail::Visit;
+use super::words;
 use crate::telemetry::{Notes, RequestTrace};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,7 +45,7 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
     let own_id = RequestId::fresh();
     let request_id = request_id(request.headers(), &own_id);
     request.extensions_mut().insert(own_id.clone());
-    let language = messages::language(request.headers());
+    let language = words::language(request.headers());
     let visit = Visit::of(&request, &own_id, &state);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();

@@ -5,9 +5,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::messages::message;
 use super::problem::{Problem, Reason};
 use super::terms::put_rates;
+use super::words::message;
 use crate::lang::Lang;
 
 /// A request that cannot be answered as asked.

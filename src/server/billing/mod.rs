@@ -1,10 +1,11 @@
 //! `/billing/…`: what one has, what it went for, and what a request would cost.
 
+mod statement;
+
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
+use self::statement::{BalanceAnswer, Estimate, Page, Span, TransactionsAnswer, UsageAnswer, Whose};
 use super::AppState;
 use super::body::JsonBody;
 use super::client::Client;
@@ -13,8 +14,7 @@ use super::openai::answer::refusal;
 use super::openai::chat_types::{ChatCompletionRequest, ChatRequest};
 use super::problem::{Problem, Reason};
 use super::query::Parameters;
-use crate::auth::Scope;
-use crate::ledger::{Balance, Entry, GroupBy, LedgerError, UsageRow, parse_day};
+use crate::ledger::{Balance, GroupBy, LedgerError, parse_day};
 use crate::store::{Moment, now};
 
 const MOST_TRANSACTIONS: u32 = 1000;
@@ -22,152 +22,6 @@ const MOST_TRANSACTIONS: u32 = 1000;
 /// An amount of the currency.
 pub fn amount(millionths: i64) -> f64 {
     millionths as f64 / 1e6
-}
-
-/// Whose account.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Whose {
-    /// Another user, for those who may act for others.
-    user_id: Option<String>,
-}
-
-/// Whose transactions, and which of them.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Page {
-    /// Another user, for those who may act for others.
-    user_id: Option<String>,
-    /// At most so many.
-    #[param(minimum = 1, maximum = 1000, default = 50)]
-    limit: Option<u32>,
-    /// After so many newer ones.
-    #[param(minimum = 0, default = 0)]
-    offset: Option<u32>,
-}
-
-/// Whose usage, of what time, added up by what.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Span {
-    /// Another user, for those who may act for others.
-    user_id: Option<String>,
-    /// The first day, `2026-01-31`; absent: thirty days ago.
-    from: Option<String>,
-    /// The day after the last one; absent: now.
-    to: Option<String>,
-    /// `day`, `model` or `key`; absent: by day.
-    group_by: Option<String>,
-}
-
-/// What a user has.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct BalanceAnswer {
-    /// Whose.
-    pub user_id: String,
-    /// What there is.
-    pub balance: f64,
-    /// Of this, what is set aside for requests that run.
-    pub held: f64,
-    /// The currency.
-    pub currency: String,
-    /// Whether requests cost anything here.
-    pub billing_enabled: bool,
-}
-
-/// A user's transactions.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TransactionsAnswer {
-    /// Whose.
-    pub user_id: String,
-    /// Newest first.
-    pub transactions: Vec<Transaction>,
-    /// At most so many.
-    pub limit: u32,
-    /// After so many newer ones.
-    pub offset: u32,
-}
-
-/// What came in or went out.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Transaction {
-    /// A request's or a top-up's.
-    pub id: String,
-    /// Negative when it went out.
-    pub amount: f64,
-    /// The model that answered, or why somebody topped up.
-    pub description: String,
-    /// Who topped up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub author: Option<String>,
-    /// Seconds since 1970.
-    pub timestamp: i64,
-}
-
-impl From<Entry> for Transaction {
-    fn from(entry: Entry) -> Self {
-        Self {
-            id: entry.id,
-            amount: amount(entry.amount),
-            description: entry.description,
-            author: entry.author,
-            timestamp: entry.created_at / 1000,
-        }
-    }
-}
-
-/// What a request would cost at most.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Estimate {
-    /// Tokens of the prompt.
-    pub prompt_tokens: u64,
-    /// Tokens of all answers at most.
-    pub max_completion_tokens: u64,
-    /// In the currency.
-    pub max_cost: f64,
-    /// The currency.
-    pub currency: String,
-}
-
-/// What was used.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UsageAnswer {
-    /// Whose.
-    pub user_id: String,
-    /// In the groups' order.
-    pub usage: Vec<UsageGroup>,
-    /// The currency.
-    pub currency: String,
-}
-
-/// What a group of requests adds up to.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UsageGroup {
-    /// The day, model or key; empty for requests without a key.
-    pub group: String,
-    /// How many.
-    pub requests: i64,
-    /// Tokens of the prompts.
-    pub prompt_tokens: i64,
-    /// Of these, tokens from a cache.
-    pub cached_tokens: i64,
-    /// Tokens of the answers.
-    pub completion_tokens: i64,
-    /// In the currency.
-    pub cost: f64,
-}
-
-impl From<UsageRow> for UsageGroup {
-    fn from(row: UsageRow) -> Self {
-        Self {
-            group: row.group,
-            requests: row.requests,
-            prompt_tokens: row.prompt_tokens,
-            cached_tokens: row.cached_tokens,
-            completion_tokens: row.completion_tokens,
-            cost: amount(row.cost),
-        }
-    }
 }
 
 impl From<LedgerError> for ApiError {
@@ -294,22 +148,4 @@ pub async fn usage(
     let rows = ledger.usage(Some(&user_id), from, to, by).await?;
     let usage = rows.into_iter().map(Into::into).collect();
     Ok(Json(UsageAnswer { user_id, usage, currency: ledger.currency().to_owned() }))
-}
-
-impl Client {
-    /// The user whom this client speaks for: themselves, or another if it may.
-    ///
-    /// # Errors
-    /// Where it names another and may not.
-    pub fn acting_for(&self, user_id: Option<String>) -> Result<String, ApiError> {
-        match user_id {
-            Some(other) if other != self.identity.user_id => {
-                if self.identity.may(Scope::ActAs) || self.identity.may(Scope::Admin) {
-                    return Ok(other);
-                }
-                Err(ApiError::about("user_id", Problem::NotAllowed(Scope::ActAs)))
-            }
-            _ => Ok(self.identity.user_id.clone()),
-        }
-    }
 }

@@ -136,6 +136,29 @@ fn damaged_models_are_listed_with_the_reason_and_missing_ones_with_what_is_there
 }
 
 #[test]
+fn users_keys_and_secrets_are_told_of_in_both_languages() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let both =
+        |arguments: &[&str]| [arguments, &[arguments, &["--lang", "ru"]].concat()].map(|all| out(&steppe(here, all)));
+    out(&steppe(here, &["user", "add", "maria"]));
+    out(&steppe(here, &["key", "create", "maria", "--days", "1"]));
+    let [english, russian] = both(&["user", "passwd", "maria"]);
+    assert!(english.starts_with("password of maria: ") && russian.starts_with("пароль maria: "), "{english}{russian}");
+    let [english, russian] = both(&["secret", "rotate", "key-pepper"]);
+    assert!(english.contains("generation 2; restart") && russian.contains("поколение 3"), "{english}{russian}");
+    out(&steppe(here, &["user", "disable", "maria"]));
+    let [english, russian] = both(&["user", "list"]);
+    assert!(english.contains(" disabled") && russian.contains(" отключён"), "{english}{russian}");
+    out(&steppe(here, &["user", "enable", "maria"]));
+    assert!(!out(&steppe(here, &["user", "list"])).contains(" disabled"));
+    let id = out(&steppe(here, &["key", "list", "maria"])).split(' ').next().unwrap().to_owned();
+    out(&steppe(here, &["key", "revoke", "maria", &id]));
+    let [english, russian] = both(&["key", "list", "maria"]);
+    assert!(english.contains("not good any more") && russian.contains("уже не годится"), "{english}{russian}");
+}
+
+#[test]
 fn changes_of_users_and_keys_are_in_the_audit_log_which_can_be_proven() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

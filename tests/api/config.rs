@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret as _;
 use steppe::config::{RawConfig, Sources, load};
 
 fn pairs(given: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -151,6 +152,71 @@ fn env_example_is_taken_as_it_stands_and_lists_every_plain_variable() {
     let mut listed = names.clone();
     listed.sort();
     assert_eq!(listed, steppe::config::plain_variables().map(str::to_owned).collect::<Vec<_>>());
+}
+
+/// Each variable with a value that is not the default, and what it needs beside it.
+#[test]
+fn every_plain_variable_changes_what_the_server_does() {
+    let secret = "0f9c6a4b1d2e3f50718293a4b5c6d7e8";
+    let langfuse = "LANGFUSE_ENABLED=true LANGFUSE_HOST=http://l LANGFUSE_PUBLIC_KEY=p LANGFUSE_SECRET_KEY=s";
+    let cases = [
+        ("ALLOWED_HOSTS", "a.example", ""),
+        ("BILLING_CURRENCY", "EUR", ""),
+        ("BILLING_DEFAULT_BALANCE", "7.5", "BILLING_ENABLED=true"),
+        ("BILLING_ENABLED", "true", ""),
+        ("CIRCUIT_BREAKER_ENABLED", "false", ""),
+        ("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "9", ""),
+        ("CIRCUIT_BREAKER_RECOVERY_TIMEOUT", "9", ""),
+        ("CORS_ORIGINS", "https://a.example", ""),
+        ("DATABASE_URL", "postgres://u:p@db/steppe", ""),
+        ("DEBUG", "true", ""),
+        ("ENVIRONMENT", "staging", ""),
+        ("HOST", "127.0.0.2", ""),
+        ("INTERNAL_API_KEY", secret, ""),
+        ("JWT_ACCESS_TOKEN_EXPIRE_MINUTES", "9", ""),
+        ("JWT_ALGORITHM", "HS256", "JWT_SECRET_KEY=0f9c6a4b1d2e3f50718293a4b5c6d7e9"),
+        ("JWT_SECRET_KEY", secret, ""),
+        ("LANGFUSE_ENABLED", "false", langfuse),
+        ("LANGFUSE_HOST", "http://other", langfuse),
+        ("LANGFUSE_PUBLIC_KEY", "other", langfuse),
+        ("LANGFUSE_SECRET_KEY", "other", langfuse),
+        ("LOG_LEVEL", "warn", ""),
+        ("PORT", "9", ""),
+        ("PROMETHEUS_ENABLED", "false", ""),
+        ("RATE_LIMIT_REQUESTS_PER_HOUR", "9", ""),
+        ("RATE_LIMIT_REQUESTS_PER_MINUTE", "9", ""),
+        ("RATE_LIMIT_STORAGE", "memory", ""),
+        ("REDIS_DB", "9", "REDIS_HOST=r"),
+        ("REDIS_HOST", "r", ""),
+        ("REDIS_PORT", "9", "REDIS_HOST=r"),
+        ("REDIS_URL", "redis://r", ""),
+        ("RETRY_BASE_DELAY", "0.9", ""),
+        ("RETRY_ENABLED", "false", ""),
+        ("RETRY_MAX_ATTEMPTS", "9", ""),
+        ("RETRY_MAX_DELAY", "9", ""),
+        ("SENTRY_DSN", "https://k@s.example/1", ""),
+    ];
+    let (_folder, path) = file("");
+    let resolved = |environment: &[(&str, &str)]| {
+        let sources = Sources { file: Some(path.clone()), environment: pairs(environment), flags: Vec::new() };
+        let config = load(&sources).unwrap().config;
+        let redis = config.redis.as_ref().map(|redis| redis.url.expose_secret().to_owned());
+        let headers = config.telemetry.otlp.iter().flat_map(|otlp| &otlp.headers);
+        let headers: Vec<String> = headers.map(|(_, value)| value.expose_secret().to_owned()).collect();
+        format!("{config:?} {redis:?} {headers:?}")
+    };
+    for (name, value, beside) in cases {
+        let mut environment: Vec<_> = beside.split_whitespace().map(|pair| pair.split_once('=').unwrap()).collect();
+        let before = resolved(&environment);
+        environment.retain(|(known, _)| *known != name);
+        environment.push((name, value));
+        // An algorithm that is the one of the secret anyway changes nothing but what is allowed.
+        assert!(resolved(&environment) != before || name == "JWT_ALGORITHM", "{name}={value} has no effect");
+    }
+    assert!(
+        cases.map(|(name, ..)| name).into_iter().eq(steppe::config::plain_variables()),
+        "one of them is not tested"
+    );
 }
 
 #[test]

@@ -140,6 +140,28 @@ async fn closing_finishes_answers_and_drops_the_idle() {
 }
 
 #[tokio::test]
+async fn no_more_connections_are_served_than_there_is_room_for() {
+    let mut setup = Setup::new().chat("hi", "ok");
+    setup.settings = vec![("server.max_connections", "2")];
+    let server = setup.start().await;
+    let talk = move |mut first: TcpStream| {
+        let connect = || TcpStream::connect(first.peer_addr().unwrap()).unwrap();
+        let (mut second, mut third) = (connect(), connect());
+        let get = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+        for stream in [&mut first, &mut second, &mut third] {
+            stream.write_all(get).unwrap();
+        }
+        assert!(reply(&mut first).starts_with("HTTP/1.1 200") && reply(&mut second).starts_with("HTTP/1.1 200"));
+        third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(third.read(&mut [0]).is_err(), "the third one waits");
+        drop(first);
+        third.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert!(reply(&mut third).starts_with("HTTP/1.1 200"));
+    };
+    client(server.address, talk).await;
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off() {
     let server = server().await;
     let talk = |mut stream: TcpStream| {

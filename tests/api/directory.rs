@@ -37,7 +37,8 @@ fn keys_of<'a>(quoted: &'a [String; 4], keys: &Keys<'a>) -> Vec<(&'a str, &'a st
     let [url, ca_file, base, dn] = quoted;
     let mut all = vec![("urls", url.as_str()), ("ca_file", ca_file), ("base_dn", base), ("bind_dn", dn)];
     all.push(("bind_password", "\"service secret\""));
-    all.push(("timeout_seconds", "2"));
+    // On a busy machine slapd now and then notices a request only at the next tick of its loop, up to 20 s later.
+    all.push(("timeout_seconds", "45"));
     all.retain(|(key, _)| !keys.iter().any(|(known, _)| known == key));
     all.extend(keys);
     all
@@ -150,27 +151,31 @@ async fn groups_in_groups_give_roles_and_departments() {
 }
 
 #[tokio::test]
-async fn presets_know_active_directory_and_freeipa() {
+async fn presets_know_active_directory_samba_freeipa_and_ald_pro() {
     let Some(slapd) = Slapd::start() else { return };
     // slapd does not know the rule that follows groups in groups by itself.
-    let windows = [
-        ("preset", "\"active-directory\""),
-        ("group_filter", "\"(member={dn})\""),
-        ("group_depth", "5"),
-        ("admin_groups", "[\"staff\"]"),
-    ];
-    let (auth, _folder) = open(&slapd, &windows).await;
-    assert_eq!(auth.log_in("win@example.org", PASSWORD, HERE).await.unwrap().role, Role::Admin);
-    assert!(enters(&auth, "WIN", PASSWORD).await);
-    let names: Vec<_> = auth.store().users().await.unwrap().into_iter().map(|user| user.name).collect();
-    assert_eq!(names, ["win"], "one user, whatever they log in with");
-    assert!(!enters(&auth, "lost", PASSWORD).await && !enters(&auth, "ann", PASSWORD).await);
+    for preset in ["\"active-directory\"", "\"samba\""] {
+        let windows = [
+            ("preset", preset),
+            ("group_filter", "\"(member={dn})\""),
+            ("group_depth", "5"),
+            ("admin_groups", "[\"staff\"]"),
+        ];
+        let (auth, _folder) = open(&slapd, &windows).await;
+        assert_eq!(auth.log_in("win@example.org", PASSWORD, HERE).await.unwrap().role, Role::Admin);
+        assert!(enters(&auth, "WIN", PASSWORD).await);
+        let names: Vec<_> = auth.store().users().await.unwrap().into_iter().map(|user| user.name).collect();
+        assert_eq!(names, ["win"], "one user, whatever they log in with");
+        assert!(!enters(&auth, "lost", PASSWORD).await && !enters(&auth, "ann", PASSWORD).await);
+    }
 
     let (ipa, admins) = ("\"ald-pro\"", "[\"admins\"]");
-    let (auth, _folder) =
-        open(&slapd, &[("preset", ipa), ("user_groups", "[\"office\"]"), ("admin_groups", admins)]).await;
-    assert_eq!(auth.log_in("ipa", PASSWORD, HERE).await.unwrap().role, Role::Admin);
-    assert!(!enters(&auth, "locked", PASSWORD).await && !enters(&auth, "ann", PASSWORD).await);
+    for preset in [ipa, "\"freeipa\""] {
+        let keys = [("preset", preset), ("user_groups", "[\"office\"]"), ("admin_groups", admins)];
+        let (auth, _folder) = open(&slapd, &keys).await;
+        assert_eq!(auth.log_in("ipa", PASSWORD, HERE).await.unwrap().role, Role::Admin);
+        assert!(!enters(&auth, "locked", PASSWORD).await && !enters(&auth, "ann", PASSWORD).await);
+    }
     let place = ("group_base_dn", "\"ou=Groups,dc=example,dc=org\"");
     let (auth, _folder) = open(&slapd, &[("preset", ipa), ("admin_groups", admins), place]).await;
     assert_eq!(auth.log_in("ipa", PASSWORD, HERE).await.unwrap().role, Role::User, "a group of another place");
@@ -295,7 +300,7 @@ async fn whoever_leaves_the_company_is_out_with_tokens_and_keys() {
     // A key is enough to be looked up.
     slapd.change(&leave("bob"));
     age(&folder, "bob").await;
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_mins(1);
     while auth.bearer(&bob_key).await.is_ok() {
         assert!(Instant::now() < end, "the key stays good");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -68,6 +68,30 @@ async fn requests_at_the_same_time_are_counted_until_they_end() {
 }
 
 #[tokio::test]
+async fn addresses_everybody_and_hours_have_limits_too() {
+    for (setting, others, whose, what) in [
+        ("limits.requests_per_hour", false, "this user", "per hour"),
+        ("limits.key_requests_per_hour", false, "this API key", "per hour"),
+        ("limits.address_requests_per_minute", true, "this address", "per minute"),
+        ("limits.address_requests_per_hour", true, "this address", "per hour"),
+        ("limits.global_requests_per_minute", true, "this server", "per minute"),
+        ("limits.global_requests_per_hour", true, "this server", "per hour"),
+    ] {
+        let mut setup = Setup::new().chat("hi", "abc");
+        setup.settings = vec![(setting, "1")];
+        let server = serve(setup).await;
+        let ann = bearer(&key(&server.state.auth, "ann", &[]).await);
+        let root = bearer(&key(&server.state.auth, "root", &[]).await);
+        assert_eq!(post(server.address, CHAT, ann.clone(), &ask("hi")).await.status, 200);
+        let other = post(server.address, CHAT, root, &ask("hi")).await;
+        assert_eq!(other.status == 429, others, "{setting}: another user");
+        let refused = post(server.address, CHAT, ann, &ask("hi")).await;
+        let error = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(refused.status == 429 && error.contains(whose) && error.contains(what), "{setting}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_and_a_department_have_limits_of_their_own() {
     let server = serve(Setup::new().chat("hi", "abc")).await;
     let address = server.address;

@@ -255,5 +255,8 @@ fn lists_are_taken_with_commas_and_as_json() {
         let environment = pairs(&[("CORS_ORIGINS", text)]);
         let loaded = load(&Sources { file: Some(path.clone()), environment, flags: Vec::new() }).unwrap();
         assert_eq!(loaded.config.server.cors_origins, ["https://a.example", "https://b.example"]);
+        let environment = pairs(&[("ALLOWED_HOSTS", &text.replace("https://", ""))]);
+        let loaded = load(&Sources { file: Some(path.clone()), environment, flags: Vec::new() }).unwrap();
+        assert_eq!(loaded.config.server.allowed_hosts, ["a.example", "b.example"]);
     }
 }

@@ -37,7 +37,7 @@ fn keys_of<'a>(quoted: &'a [String; 4], keys: &Keys<'a>) -> Vec<(&'a str, &'a st
     let [url, ca_file, base, dn] = quoted;
     let mut all = vec![("urls", url.as_str()), ("ca_file", ca_file), ("base_dn", base), ("bind_dn", dn)];
     all.push(("bind_password", "\"service secret\""));
-    // On a busy machine slapd now and then notices a request only at the next tick of its loop, up to 20 s later.
+    // A machine that is busy with other things may leave slapd waiting for seconds; a test of patience asks for less.
     all.push(("timeout_seconds", "45"));
     all.retain(|(key, _)| !keys.iter().any(|(known, _)| known == key));
     all.extend(keys);

@@ -142,7 +142,20 @@ fn users_keys_and_secrets_are_told_of_in_both_languages() {
     let both =
         |arguments: &[&str]| [arguments, &[arguments, &["--lang", "ru"]].concat()].map(|all| out(&steppe(here, all)));
     out(&steppe(here, &["user", "add", "maria"]));
-    out(&steppe(here, &["key", "create", "maria", "--days", "1"]));
+    let limits = ["--requests-per-hour", "9", "--tokens-per-minute", "8", "--parallel-requests", "7"];
+    out(&steppe(here, &[&["key", "create", "maria", "--days", "1"][..], &limits].concat()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stored = runtime.block_on(async {
+        let store = steppe::store::Store::sqlite(&here.join("data/steppe.db")).await.unwrap();
+        let maria = store.user_named("maria").await.unwrap().unwrap();
+        let keys = store.api_keys_of(&maria.id).await.unwrap();
+        store.close().await;
+        keys[0].limits.clone()
+    });
+    let stored: Value = serde_json::from_str(&stored).unwrap();
+    for (limit, value) in [("requests_per_hour", 9), ("tokens_per_minute", 8), ("parallel_requests", 7)] {
+        assert_eq!(stored[limit], value, "{stored}");
+    }
     let [english, russian] = both(&["user", "passwd", "maria"]);
     assert!(english.starts_with("password of maria: ") && russian.starts_with("пароль maria: "), "{english}{russian}");
     let [english, russian] = both(&["secret", "rotate", "key-pepper"]);

@@ -22,24 +22,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Make a key, which is printed once.
-    Create {
-        /// Whose key
-        user: String,
-        #[arg(long, default_value = "key", help = "What its owner calls it")]
-        name: String,
-        #[arg(long, help = "generate, read, act_as, metrics, admin; may be repeated [default: generate, read]")]
-        scope: Vec<Scope>,
-        #[arg(long, help = "Only this model; may be repeated [default: all]")]
-        model: Vec<String>,
-        #[arg(long, help = "Requests in a minute, whatever the default of keys is")]
-        requests_per_minute: Option<u64>,
-        #[arg(long, help = "Tokens in a minute, whatever the default of keys is")]
-        tokens_per_minute: Option<u64>,
-        #[arg(long, value_name = "DAYS", help = "Good for so long [default: for good]")]
-        days: Option<u16>,
-        #[command(flatten)]
-        config: PlaceArgs,
-    },
+    Create(Create),
     /// List a user's keys.
     List {
         /// Whose keys
@@ -58,25 +41,58 @@ enum Action {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// Whose key
+    user: String,
+    #[arg(long, default_value = "key", help = "What its owner calls it")]
+    name: String,
+    #[arg(long, help = "generate, read, act_as, metrics, admin; may be repeated [default: generate, read]")]
+    scope: Vec<Scope>,
+    #[arg(long, help = "Only this model; may be repeated [default: all]")]
+    model: Vec<String>,
+    #[arg(long, help = "Requests in a minute, whatever the default of keys is")]
+    requests_per_minute: Option<u64>,
+    #[arg(long, help = "Requests in an hour, whatever the default of keys is")]
+    requests_per_hour: Option<u64>,
+    #[arg(long, help = "Tokens in a minute, whatever the default of keys is")]
+    tokens_per_minute: Option<u64>,
+    #[arg(long, help = "Requests at the same time, whatever the default of keys is")]
+    parallel_requests: Option<u64>,
+    #[arg(long, value_name = "DAYS", help = "Good for so long [default: for good]")]
+    days: Option<u16>,
+    #[command(flatten)]
+    config: PlaceArgs,
+}
+
+impl Create {
+    #[expect(clippy::print_stdout, reason = "the output of the command")]
+    fn run(self) -> anyhow::Result<()> {
+        let limits = Quota {
+            requests_per_minute: self.requests_per_minute,
+            requests_per_hour: self.requests_per_hour,
+            tokens_per_minute: self.tokens_per_minute,
+            parallel_requests: self.parallel_requests,
+        };
+        with_users(self.config, async |auth| {
+            let user = auth.find_user(&self.user).await?;
+            let expires_at = self.days.map(|days| now() + i64::from(days) * DAY_MILLISECONDS);
+            let request = KeyRequest { name: self.name, scopes: self.scope, models: self.model, limits, expires_at };
+            let made = auth.make_key(&user.id, request).await?;
+            println!("{}", made.secret);
+            let key = made.key;
+            let told = json!({"user_id": user.id, "name": key.name, "scopes": key.scopes, "models": key.models});
+            Ok(Some(deed("key create", format!("key:{}", key.id), told)))
+        })
+    }
+}
+
 impl Args {
     /// Does it in the configured database; a running server sees it at once.
     #[expect(clippy::print_stdout, reason = "the output of the command")]
     pub fn run(self, lang: Lang) -> anyhow::Result<()> {
         match self.action {
-            Action::Create { user, name, scope, model, requests_per_minute, tokens_per_minute, days, config } => {
-                with_users(config, async |auth| {
-                    let user = auth.find_user(&user).await?;
-                    let expires_at = days.map(|days| now() + i64::from(days) * DAY_MILLISECONDS);
-                    let limits = Quota { requests_per_minute, tokens_per_minute, ..Quota::default() };
-                    let request = KeyRequest { name, scopes: scope, models: model, limits, expires_at };
-                    let made = auth.make_key(&user.id, request).await?;
-                    println!("{}", made.secret);
-                    let key = made.key;
-                    let told =
-                        json!({"user_id": user.id, "name": key.name, "scopes": key.scopes, "models": key.models});
-                    Ok(Some(deed("key create", format!("key:{}", key.id), told)))
-                })
-            }
+            Action::Create(create) => create.run(),
             Action::List { user, config } => with_users(config, async |auth| {
                 let user = auth.find_user(&user).await?;
                 for key in auth.store().api_keys_of(&user.id).await? {

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -27,6 +28,10 @@ use crate::telemetry::{Metrics, Traces};
 
 /// Holds the key of the first start, readable for its owner only.
 const KEY_FILE: &str = "first-key";
+/// Tokens that have ended are forgotten so often.
+const PRUNING: Duration = Duration::from_hours(1);
+/// Histograms are tidied so often.
+const UPKEEP: Duration = Duration::from_secs(10);
 
 /// Everything that handlers share but the model.
 ///
@@ -54,6 +59,8 @@ pub async fn open(config: &Config, metrics: Metrics) -> anyhow::Result<AppState>
         None => Traces::default(),
     };
     let gate = Gate::new(limits, ledger, cache, breakers, audit, metrics.clone(), config.cache.similar.clone());
+    tokio::spawn(upkeep(metrics.clone()));
+    tokio::spawn(prune(auth.store().clone()));
     Ok(AppState::new(config, auth, gate, health, metrics, traces))
 }
 
@@ -68,6 +75,23 @@ async fn open_cache(config: &Config, store: &Store, shared: KvStore) -> anyhow::
 async fn probe(auth: Authenticator) {
     if let Err(error) = auth.probe_directory().await {
         tracing::warn!("{error}");
+    }
+}
+
+/// Forgets tokens that have ended by themselves.
+async fn prune(store: Store) {
+    loop {
+        if let Err(error) = store.prune_tokens().await {
+            tracing::warn!("old tokens are not forgotten: {error}");
+        }
+        tokio::time::sleep(PRUNING).await;
+    }
+}
+
+async fn upkeep(metrics: Metrics) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
     }
 }
 

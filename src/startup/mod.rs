@@ -25,7 +25,6 @@ use crate::config::Config;
 use crate::generate::Generator;
 use crate::resilience::Breaker;
 use crate::server;
-use crate::store::Store;
 use crate::telemetry::{self, Metrics};
 
 pub use gateway::{open as open_gateway, open_audit_log, open_auth};
@@ -35,10 +34,6 @@ pub use report::Report;
 
 /// Answers that are complete get so long to reach slow clients once everything else has ended.
 const FLUSH: Duration = Duration::from_secs(5);
-/// Tokens that have ended are forgotten so often.
-const PRUNING: Duration = Duration::from_hours(1);
-/// Histograms are tidied so often.
-const UPKEEP: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -91,8 +86,6 @@ where
         let _ = stopped.await;
     };
     let mut serving = tokio::spawn(server::serve(listener, tls, state.clone(), until_stopped));
-    tokio::spawn(upkeep(metrics.clone()));
-    tokio::spawn(prune(state.auth.store().clone()));
 
     let mut signals = Signals::new()?;
     let generator = tokio::select! {
@@ -152,22 +145,5 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// Forgets tokens that have ended by themselves.
-async fn prune(store: Store) {
-    loop {
-        if let Err(error) = store.prune_tokens().await {
-            tracing::warn!("old tokens are not forgotten: {error}");
-        }
-        tokio::time::sleep(PRUNING).await;
-    }
-}
-
-async fn upkeep(metrics: Metrics) {
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        metrics.upkeep();
     }
 }

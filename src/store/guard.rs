@@ -62,9 +62,13 @@ impl Guard {
     }
 }
 
-/// Tells the outcome of a call.
+/// Tells the outcome of a call. A database that objects to a statement has answered.
 pub(super) fn tell<T>(permit: Permit, outcome: &Result<T>) {
-    if outcome.as_ref().is_err_and(StoreError::may_pass) { permit.fail() } else { permit.succeed() }
+    match outcome {
+        Ok(_) | Err(StoreError::Database(sqlx::Error::Database(_))) => permit.succeed(),
+        Err(error) if error.may_pass() => permit.fail(),
+        Err(_) => permit.succeed(),
+    }
 }
 
 /// Whether the database is away or busy, but does not object.

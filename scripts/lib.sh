@@ -114,7 +114,7 @@ at_exit() {
 }
 
 # start_postgres: a PostgreSQL server of our own on a free port, in a temporary directory, for as long as the shell that
-# started it. Exports TEST_POSTGRES_URL, its URL.
+# started it. Exports TEST_POSTGRES_URL, its URL. It waits for the disk only with POSTGRES_FSYNC=on.
 start_postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || apt_install postgresql
   local bin port tenths=300 as=()
@@ -128,7 +128,7 @@ start_postgres() {
   fi
   "${as[@]}" "$bin/initdb" --pgdata "$postgres_dir/data" --auth trust --username steppe --encoding UTF8 --no-locale >/dev/null
   "${as[@]}" "$bin/postgres" -D "$postgres_dir/data" -p "$port" -k "$postgres_dir" -c listen_addresses=127.0.0.1 \
-    -c fsync=off >"$postgres_dir/log" 2>&1 &
+    -c fsync="${POSTGRES_FSYNC:-off}" >"$postgres_dir/log" 2>&1 &
   postgres=$!
   at_exit 'kill -INT "$postgres" 2>/dev/null || true; wait "$postgres" 2>/dev/null || true; rm -rf "$postgres_dir"'
   until "$bin/pg_isready" --quiet --host 127.0.0.1 --port "$port"; do

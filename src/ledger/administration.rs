@@ -167,13 +167,7 @@ impl Ledger {
     pub async fn check(&self) -> Result<Vec<String>, LedgerError> {
         let inner = &self.inner;
         let Some(local) = &inner.local else {
-            let found = inner.store.transact(|connection| {
-                Box::pin(async move {
-                    proof::one_snapshot(connection).await?;
-                    proof::findings(connection).await
-                })
-            });
-            return Ok(found.await?);
+            return Ok(inner.store.snapshot(|connection| Box::pin(proof::findings(connection))).await?);
         };
         let different = Arc::new(Mutex::new(Vec::new()));
         let (seen, local) = (Arc::clone(&different), Arc::clone(local));

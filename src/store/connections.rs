@@ -35,6 +35,7 @@ pub(super) struct Readers(Arc<Inner>);
 struct Inner {
     connector: Connector,
     /// As many as may be open.
+    most: u32,
     permits: Semaphore,
     /// The one used last is used next.
     idle: Mutex<Vec<Connection>>,
@@ -43,12 +44,12 @@ struct Inner {
 impl Readers {
     /// So many at most, which are opened when they are needed.
     pub fn new(connector: Connector, most: u32) -> Self {
-        Self(Arc::new(Inner { connector, permits: Semaphore::new(most as usize), idle: Mutex::default() }))
+        Self(Arc::new(Inner { connector, most, permits: Semaphore::new(most as usize), idle: Mutex::default() }))
     }
 
     /// The row, if there is one.
     pub async fn row(&self, query: Query<'_, Any, AnyArguments>) -> sqlx::Result<Option<AnyRow>> {
-        let Inner { connector, permits, idle } = &*self.0;
+        let Inner { connector, permits, idle, .. } = &*self.0;
         let _permit = permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match kept {
@@ -66,9 +67,9 @@ impl Readers {
     }
 
     /// Waits for reads that run, and closes.
-    pub async fn close(&self, most: u32) {
-        let Inner { permits, idle, .. } = &*self.0;
-        let all = permits.acquire_many(most).await;
+    pub async fn close(&self) {
+        let Inner { most, permits, idle, .. } = &*self.0;
+        let all = permits.acquire_many(*most).await;
         let connections = std::mem::take(&mut *idle.lock().unwrap_or_else(PoisonError::into_inner));
         for connection in connections {
             connection.close().await.ok();

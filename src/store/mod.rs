@@ -167,17 +167,6 @@ impl Store {
         })
     }
 
-    /// Does `work` in a transaction of its own, which is undone when it fails.
-    pub async fn transact<T, E: From<StoreError>>(
-        &self,
-        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, std::result::Result<T, E>>,
-    ) -> std::result::Result<T, E> {
-        let mut transaction = self.guard.once(self.pool.begin()).await?;
-        let done = work(&mut transaction).await?;
-        transaction.commit().await.map_err(StoreError::from)?;
-        Ok(done)
-    }
-
     /// Has it written by the writer where this process alone writes, else in a transaction of its own: what takes a lock for
     /// which other replicas wait must not share a transaction with what others here ask for.
     pub async fn write_apart<A: Send + Sync + 'static, T: Send + 'static>(&self, write: Write<A, T>) -> Result<T> {
@@ -206,7 +195,7 @@ impl Store {
     /// Waits until no statement runs, and closes.
     pub async fn close(&self) {
         self.writer.close().await;
-        self.readers.close(READERS).await;
+        self.readers.close().await;
         self.pool.close().await;
     }
 }

@@ -3,12 +3,13 @@
 //! 1, text) and vector (f16, 2 for each dimension). All little-endian.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 
 use super::{Guard, Near, Origin, Question, Similar};
+use crate::store::{Moment, now};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 3;
@@ -24,8 +25,7 @@ pub(super) struct Index {
 pub(super) struct Entry {
     identity: [u8; 32],
     guard: [u8; 32],
-    /// Milliseconds since 1970.
-    made: u64,
+    made: Moment,
     user_id: String,
     vector: Vec<f16>,
 }
@@ -67,7 +67,7 @@ impl Entry {
         let entry = Self {
             identity: *identity,
             guard: *guard,
-            made: u64::from_le_bytes(*made),
+            made: Moment::from_le_bytes(*made),
             user_id: String::from_utf8(user_id.to_vec()).ok()?,
             vector: values.iter().copied().map(f16::from_le_bytes).collect(),
         };
@@ -77,7 +77,7 @@ impl Entry {
 
 impl Index {
     /// What is not older than `time_to_live` of an index's bytes.
-    pub fn decode(bytes: &[u8], now: u64, time_to_live: Duration) -> Option<Self> {
+    pub fn decode(bytes: &[u8], now: Moment, time_to_live: Duration) -> Option<Self> {
         let (&[version, low, high], mut bytes) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         if version != VERSION {
             return None;
@@ -86,7 +86,7 @@ impl Index {
         let mut entries = Vec::new();
         while !bytes.is_empty() {
             let (entry, rest) = Entry::decode(bytes, dimensions)?;
-            if u128::from(now.saturating_sub(entry.made)) < time_to_live.as_millis() {
+            if i128::from(now.saturating_sub(entry.made)) < time_to_live.as_millis() as i128 {
                 entries.push(entry);
             }
             bytes = rest;
@@ -153,9 +153,4 @@ impl Index {
 pub(super) fn bytes(name: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(name, &mut bytes).ok().map(|()| bytes)
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use self::index::{Entry, Index};
 use super::{Cache, CacheKey, Tag};
+use crate::store::now;
 
 /// How similar questions are used.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +120,7 @@ impl Cache {
 
     async fn index(&self, partition: &CacheKey) -> Option<Index> {
         let hit = self.get(partition).await?;
-        Index::decode(&hit.value, index::now(), self.settings.time_to_live)
+        Index::decode(&hit.value, now(), self.settings.time_to_live)
     }
 }
 

@@ -88,16 +88,16 @@ fn bytes_are_read_as_they_are_written_or_not_at_all() {
     }
     let bytes = index.encode();
     let hour = Duration::from_hours(1);
-    assert_eq!(Index::decode(&bytes, index::now(), hour).as_ref(), Some(&index));
-    let later = Index::decode(&bytes, index::now() + 3_600_001, hour).unwrap();
+    assert_eq!(Index::decode(&bytes, now(), hour).as_ref(), Some(&index));
+    let later = Index::decode(&bytes, now() + 3_600_001, hour).unwrap();
     assert_eq!(later, Index::default(), "their time is over");
     for length in 0..bytes.len() {
-        let _read_or_refused = Index::decode(&bytes[..length], index::now(), hour);
+        let _read_or_refused = Index::decode(&bytes[..length], now(), hour);
     }
     for _ in 0..2000 {
         let mut broken = bytes.clone();
         broken[random.usize(..bytes.len())] = random.u8(..);
-        let _read_or_refused = Index::decode(&broken, index::now(), hour);
+        let _read_or_refused = Index::decode(&broken, now(), hour);
     }
 }
 

@@ -115,16 +115,14 @@ async fn the_database_itself_refuses_a_negative_purse() {
     for (store, _folder) in stores().await {
         let ledger = Ledger::open(store.clone(), settings()).await.unwrap();
         ledger.balance("ann").await.unwrap();
-        let refused = store.transact(|connection| {
-            Box::pin(async move {
-                let hold = crate::store::ledger::holds::HoldRow {
-                    request_id: "r".into(),
-                    owner: "o".into(),
-                    amounts: vec![("user:ann".into(), 1001)],
-                };
-                crate::store::ledger::holds::take(connection, &hold, true).await
-            })
-        });
+        let hold = crate::store::ledger::holds::HoldRow {
+            request_id: "r".into(),
+            owner: "o".into(),
+            amounts: vec![("user:ann".into(), 1001)],
+        };
+        let take =
+            Write::new(hold, |connection, hold| Box::pin(crate::store::ledger::holds::take(connection, hold, true)));
+        let refused = store.write_apart(take);
         let error: StoreError = refused.await.unwrap_err();
         assert!(!error.may_pass(), "{error}");
     }

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 
 use super::{Connection, Result, Store};
-use crate::store::StoreError;
+use crate::store::Write;
 
 /// A hold to be taken.
 #[derive(Debug, Clone)]
@@ -65,13 +65,13 @@ async fn give_back(connection: &mut Connection, account: &str, amount: i64) -> R
 impl Store {
     /// Voids every hold. For a database that nobody else uses.
     pub async fn void_all_holds(&self) -> Result<u64> {
-        self.transact(|connection| {
+        let void = Write::new((), |connection, ()| {
             Box::pin(async move {
                 sqlx::query("UPDATE accounts SET held = 0 WHERE held <> 0").execute(&mut *connection).await?;
                 let ended = sqlx::query("DELETE FROM holds").execute(&mut *connection).await?;
-                Ok::<_, StoreError>(ended.rows_affected())
+                Ok(ended.rows_affected())
             })
-        })
-        .await
+        });
+        self.write_apart(void).await
     }
 }

@@ -4,6 +4,7 @@
 use sqlx::Row as _;
 
 use super::{Result, Store, holds};
+use crate::store::Write;
 
 const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 
@@ -32,7 +33,7 @@ impl Store {
         let orphans = sqlx::query(statement).fetch_all(&self.pool).await?;
         for orphan in &orphans {
             let request_id: String = orphan.try_get("request_id")?;
-            self.transact(|connection| Box::pin(async move { holds::void(connection, &request_id).await })).await?;
+            self.write_apart(Write::new(request_id, |connection, id| Box::pin(holds::void(connection, id)))).await?;
         }
         Ok(orphans.len())
     }

@@ -40,12 +40,6 @@ const LAWS: [(&str, &str); 6] = [
     ),
 ];
 
-/// Has what follows in this transaction see one state, on PostgreSQL.
-pub async fn one_snapshot(connection: &mut Connection) -> Result<()> {
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(connection).await?;
-    Ok(())
-}
-
 /// What is wrong in the database; an empty list is as it should be. Reads everything: slow on a large ledger.
 pub async fn findings(connection: &mut Connection) -> Result<Vec<String>> {
     let mut findings = Vec::new();

@@ -1,5 +1,5 @@
-//! Opens what stands in front of the engine: the database and what knows users by it; and keeps it tidy. At the first start makes a first user, and a key to try the API with
-//! that is kept in the data directory.
+//! Opens what stands in front of the engine, the database and what knows users by it, and keeps it tidy. At the first start
+//! makes a first user, and a key to try the API with that is kept in the data directory.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

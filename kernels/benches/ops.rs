@@ -1,6 +1,6 @@
 //! Everything but the matrix products, at SmolLM2-135M's sizes: one call is one layer's. Run with
-//! `cargo bench -p kernels --bench ops`; divan's GB/s of attention counts the keys and values read once per sequence,
-//! its items are multiply-adds.
+//! `cargo bench -p kernels --bench ops`; divan's GB/s of decode attention counts the keys and values of all sequences,
+//! the items of prefill attention are floating point operations.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -16,6 +16,10 @@ const NUM_HEADS: usize = 9;
 const NUM_KV_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;
 const INNER: usize = 1536;
+/// Layers of the model, whose caches a step reads one after the other.
+const LAYERS: usize = 30;
+/// As many layers as fit in here stand for all.
+const MAX_KV_BYTES: usize = 512 << 20;
 const ROWS: [usize; 4] = [1, 8, 32, 512];
 
 fn main() {
@@ -62,8 +66,8 @@ fn silu_mul(bencher: Bencher, rows: usize) {
     bencher.counter(bytes).bench_local(|| compute.silu_mul(&gate_up, &out).unwrap());
 }
 
-/// `sequences` spans, each of `query_len` rows that end at `context_len`.
-fn spans(sequences: usize, query_len: usize, context_len: usize) -> (Vec<Span>, KvLayer) {
+/// `sequences` spans, each of `query_len` rows that end at `context_len`, and the blocks that they name.
+fn spans(sequences: usize, query_len: usize, context_len: usize) -> (Vec<Span>, usize) {
     let blocks = context_len.div_ceil(BLOCK_SIZE);
     let span = |i: usize| Span {
         query_start: i * query_len,
@@ -71,8 +75,7 @@ fn spans(sequences: usize, query_len: usize, context_len: usize) -> (Vec<Span>, 
         context_len,
         block_table: (0..blocks).map(|block| (block * sequences + i) as u32).collect(),
     };
-    let layer = KvLayer::new(blocks * sequences, NUM_KV_HEADS, HEAD_DIM, &Device::Cpu).unwrap();
-    ((0..sequences).map(span).collect(), layer)
+    ((0..sequences).map(span).collect(), blocks * sequences)
 }
 
 fn qkv(rows: usize) -> Tensor {
@@ -87,20 +90,48 @@ fn rope() -> RopeTable {
 #[divan::bench(args = [(1, 1), (32, 1), (1, 512)])]
 fn rope_and_store(bencher: Bencher, (sequences, query_len): (usize, usize)) {
     let (compute, rope, qkv) = (compute(), rope(), qkv(sequences * query_len));
-    let (spans, layer) = spans(sequences, query_len, 1024);
+    let (spans, num_blocks) = spans(sequences, query_len, 1024);
+    let layer = KvLayer::new(num_blocks, NUM_KV_HEADS, HEAD_DIM, &Device::Cpu).unwrap();
     bencher.bench_local(|| compute.rope_and_store(&qkv, &rope, &spans, &layer).unwrap());
 }
 
-#[divan::bench(args = [(1, 1, 128), (1, 1, 1024), (1, 1, 8192), (8, 1, 512), (32, 1, 512), (1, 512, 512), (1, 512, 2048)])]
-fn attention(bencher: Bencher, (sequences, query_len, context_len): (usize, usize, usize)) {
-    let (compute, qkv) = (compute(), qkv(sequences * query_len));
-    let (spans, layer) = spans(sequences, query_len, context_len);
-    let out = random(sequences * query_len, NUM_HEADS * HEAD_DIM);
+/// Layers whose keys and values are read in turn, so that they come from memory as in a model of [`LAYERS`].
+fn filled_layers(compute: &Compute, spans: &[Span], num_blocks: usize) -> Vec<KvLayer> {
+    let bytes = num_blocks * BLOCK_SIZE * 4 * NUM_KV_HEADS * HEAD_DIM;
+    let (rope, qkv) = (rope(), qkv(BLOCK_SIZE));
+    let layer = || {
+        let layer = KvLayer::new(num_blocks, NUM_KV_HEADS, HEAD_DIM, &Device::Cpu).unwrap();
+        for &block in spans.iter().flat_map(|span| &span.block_table) {
+            let (query_start, query_len, context_len) = (0, BLOCK_SIZE, BLOCK_SIZE);
+            let span = Span { query_start, query_len, context_len, block_table: vec![block] };
+            compute.rope_and_store(&qkv, &rope, &[span], &layer).unwrap();
+        }
+        layer
+    };
+    std::iter::repeat_with(layer).take((MAX_KV_BYTES / bytes).clamp(1, LAYERS)).collect()
+}
+
+#[divan::bench(args = [1, 8, 32], consts = [128, 512, 2048, 8192])]
+fn decode_attention<const CONTEXT_LEN: usize>(bencher: Bencher, sequences: usize) {
+    let (compute, qkv, out) = (compute(), qkv(sequences), random(sequences, NUM_HEADS * HEAD_DIM));
+    let (spans, num_blocks) = spans(sequences, 1, CONTEXT_LEN);
+    let layers = filled_layers(&compute, &spans, num_blocks);
+    let mut layer = layers.iter().cycle();
+    let bytes = BytesCount::new(2 * 2 * sequences * CONTEXT_LEN * NUM_KV_HEADS * HEAD_DIM);
+    bencher.counter(bytes).bench_local(|| {
+        compute.attention(&qkv, &spans, layer.next().unwrap(), 0.125, None, &out).unwrap();
+    });
+}
+
+#[divan::bench(args = [(512, 512), (512, 2048), (2048, 2048)])]
+fn prefill_attention(bencher: Bencher, (query_len, context_len): (usize, usize)) {
+    let (compute, qkv, out) = (compute(), qkv(query_len), random(query_len, NUM_HEADS * HEAD_DIM));
+    let (spans, num_blocks) = spans(1, query_len, context_len);
+    let layers = filled_layers(&compute, &spans, num_blocks);
+    let mut layer = layers.iter().cycle();
     let seen = query_len * (2 * context_len - query_len + 1) / 2;
-    let work = ItemsCount::new(2 * sequences * seen * NUM_HEADS * HEAD_DIM);
-    let bytes = BytesCount::new(2 * 2 * sequences * context_len * NUM_KV_HEADS * HEAD_DIM);
-    bencher
-        .counter(work)
-        .counter(bytes)
-        .bench_local(|| compute.attention(&qkv, &spans, &layer, 0.125, None, &out).unwrap());
+    let flops = ItemsCount::new(2 * 2 * seen * NUM_HEADS * HEAD_DIM);
+    bencher.counter(flops).bench_local(|| {
+        compute.attention(&qkv, &spans, layer.next().unwrap(), 0.125, None, &out).unwrap();
+    });
 }

@@ -1,25 +1,36 @@
-//! Eight f32 lanes at a time, for whatever instruction set was chosen at run time: an operation is written once over
+//! Sixteen f32 lanes at a time, for whatever instruction set was chosen at run time: an operation is written once over
 //! [`Simd`] and compiled for each implementation by [`dispatch`]. Must not know any operation.
 //!
 //! Everything generic over `Simd` has to be inlined into the function that enables the instruction set: loops, and no
 //! closures over lanes, which are compiled without it.
 #![expect(clippy::inline_always, reason = "a lane operation that is not inlined loses its instruction set")]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use half::f16;
 
 use crate::Isa;
 
-/// Eight f32 lanes. Every method is lane by lane, so that a value does not depend on its lane.
+/// Lanes of every instruction set: one or two registers.
+pub(crate) const LANES: usize = 16;
+
+/// [`LANES`] f32 lanes. Every method is lane by lane, so that a value does not depend on its lane.
 pub(crate) trait Simd: Copy {
-    /// Eight lanes.
+    /// The lanes.
     type V: Copy;
 
+    /// Values of [`Simd::V`] that fit into the registers.
+    const REGISTERS: usize;
+
     fn splat(self, x: f32) -> Self::V;
-    fn load(self, from: &[f32; 8]) -> Self::V;
-    fn store(self, v: Self::V, to: &mut [f32; 8]);
-    fn load_f16(self, from: &[f16; 8]) -> Self::V;
+    fn load(self, from: &[f32; LANES]) -> Self::V;
+    fn store(self, v: Self::V, to: &mut [f32; LANES]);
+    fn load_f16(self, from: &[f16; LANES]) -> Self::V;
     /// Rounds to nearest, ties to even.
-    fn store_f16(self, v: Self::V, to: &mut [f16; 8]);
+    fn store_f16(self, v: Self::V, to: &mut [f16; LANES]);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -34,12 +45,16 @@ pub(crate) trait Simd: Copy {
     fn zero_below(self, v: Self::V, x: Self::V, limit: Self::V) -> Self::V;
     /// `2^(n - 1)` where `magic` is `n + 1.5 * 2^23` and `-126 <= n - 1 <= 127`.
     fn half_exp2(self, magic: Self::V) -> Self::V;
-    fn to_array(self, v: Self::V) -> [f32; 8];
+    fn to_array(self, v: Self::V) -> [f32; LANES];
+
+    /// Asks for the cache line at `from`, which may lie anywhere, into the second level: it has more misses in flight.
+    fn prefetch<T>(self, from: *const T);
 
     /// The sum of all lanes, in a fixed order.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         let x = self.to_array(v);
+        let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
         ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
     }
 
@@ -47,6 +62,7 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn max_lane(self, v: Self::V) -> f32 {
         let x = self.to_array(v);
+        let x: [f32; 8] = std::array::from_fn(|i| x[i].max(x[i + 8]));
         (x[0].max(x[4]).max(x[2].max(x[6]))).max(x[1].max(x[5]).max(x[3].max(x[7])))
     }
 
@@ -97,7 +113,10 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
         Isa::Scalar => kernel.run(Scalar),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Compute::cpu` refuses an instruction set that the machine lacks.
-        _ => unsafe { avx2::run(kernel) },
+        Isa::Avx2 => unsafe { avx2::run(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512Vnni => unsafe { avx512::run(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => kernel.run(Scalar),
     }
@@ -108,179 +127,84 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
 pub(crate) struct Scalar;
 
 #[inline(always)]
-fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
 impl Simd for Scalar {
-    type V = [f32; 8];
+    type V = [f32; LANES];
+
+    const REGISTERS: usize = 0;
 
     #[inline(always)]
-    fn splat(self, x: f32) -> [f32; 8] {
-        [x; 8]
+    fn splat(self, x: f32) -> [f32; LANES] {
+        [x; LANES]
     }
     #[inline(always)]
-    fn load(self, from: &[f32; 8]) -> [f32; 8] {
+    fn load(self, from: &[f32; LANES]) -> [f32; LANES] {
         *from
     }
     #[inline(always)]
-    fn store(self, v: [f32; 8], to: &mut [f32; 8]) {
+    fn store(self, v: [f32; LANES], to: &mut [f32; LANES]) {
         *to = v;
     }
     #[inline(always)]
-    fn load_f16(self, from: &[f16; 8]) -> [f32; 8] {
+    fn load_f16(self, from: &[f16; LANES]) -> [f32; LANES] {
         from.map(f16::to_f32)
     }
     #[inline(always)]
-    fn store_f16(self, v: [f32; 8], to: &mut [f16; 8]) {
+    fn store_f16(self, v: [f32; LANES], to: &mut [f16; LANES]) {
         *to = v.map(f16::from_f32);
     }
     #[inline(always)]
-    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| a + b)
     }
     #[inline(always)]
-    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+    fn sub(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| a - b)
     }
     #[inline(always)]
-    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+    fn mul(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| a * b)
     }
     #[inline(always)]
-    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+    fn div(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| a / b)
     }
     #[inline(always)]
-    fn mul_add(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+    fn mul_add(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+    fn max(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
-    fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+    fn min(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         zip(a, b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
-    fn zero_below(self, v: [f32; 8], x: [f32; 8], limit: [f32; 8]) -> [f32; 8] {
+    fn zero_below(self, v: [f32; LANES], x: [f32; LANES], limit: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| if x[i] < limit[i] { 0.0 } else { v[i] })
     }
     #[inline(always)]
-    fn half_exp2(self, magic: [f32; 8]) -> [f32; 8] {
+    fn half_exp2(self, magic: [f32; LANES]) -> [f32; LANES] {
         magic.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(126 << 23)))
     }
     #[inline(always)]
-    fn to_array(self, v: [f32; 8]) -> [f32; 8] {
+    fn to_array(self, v: [f32; LANES]) -> [f32; LANES] {
         v
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::{
-        __m256, _CMP_LT_OQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi32,
-        _mm256_add_ps, _mm256_andnot_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtph_ps,
-        _mm256_cvtps_ph, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
-    };
-
-    use half::f16;
-
-    use super::{Kernel, Simd};
-
-    /// Proof that the machine has AVX2, FMA and F16C.
-    #[derive(Debug, Clone, Copy)]
-    struct Avx2(());
-
-    /// Compiles the kernel for AVX2.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn run<K: Kernel>(kernel: K) {
-        kernel.run(Avx2(()));
-    }
-
-    // SAFETY (all blocks here): an `Avx2` exists only inside `run`, whose callers proved the features; loads and stores
-    // are unaligned and inside the arrays they are given.
-    #[expect(clippy::undocumented_unsafe_blocks, reason = "the proof is the same for every lane operation: see above")]
-    impl Simd for Avx2 {
-        type V = __m256;
-
-        #[inline(always)]
-        fn splat(self, x: f32) -> __m256 {
-            unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        fn load(self, from: &[f32; 8]) -> __m256 {
-            unsafe { _mm256_loadu_ps(from.as_ptr()) }
-        }
-        #[inline(always)]
-        fn store(self, v: __m256, to: &mut [f32; 8]) {
-            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
-        }
-        #[inline(always)]
-        fn load_f16(self, from: &[f16; 8]) -> __m256 {
-            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) }
-        }
-        #[inline(always)]
-        fn store_f16(self, v: __m256, to: &mut [f16; 8]) {
-            unsafe {
-                _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v));
-            }
-        }
-        #[inline(always)]
-        fn add(self, a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        fn sub(self, a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        fn mul(self, a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_mul_ps(a, b) }
-        }
-        #[inline(always)]
-        fn div(self, a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_div_ps(a, b) }
-        }
-        #[inline(always)]
-        fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        fn max(self, a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_max_ps(a, b) }
-        }
-        #[inline(always)]
-        fn min(self, a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_min_ps(a, b) }
-        }
-        #[inline(always)]
-        fn zero_below(self, v: __m256, x: __m256, limit: __m256) -> __m256 {
-            unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, limit), v) }
-        }
-        #[inline(always)]
-        fn half_exp2(self, magic: __m256) -> __m256 {
-            unsafe {
-                let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(magic));
-                _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(126 << 23)))
-            }
-        }
-        #[inline(always)]
-        fn to_array(self, v: __m256) -> [f32; 8] {
-            let mut lanes = [0.0; 8];
-            self.store(v, &mut lanes);
-            lanes
-        }
-    }
+    #[inline(always)]
+    fn prefetch<T>(self, _: *const T) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Lanes<'a>(&'a mut [f32; 8]);
+    struct Lanes<'a>(&'a mut [f32; LANES]);
 
     impl Kernel for Lanes<'_> {
         #[inline(always)]
@@ -292,10 +216,10 @@ mod tests {
     #[test]
     fn exp_is_within_two_units_of_the_last_place() {
         let mut rng = fastrand::Rng::with_seed(1);
-        for isa in [Isa::Scalar, Isa::detect()] {
+        for isa in crate::testing::isas() {
             for round in 0..40_000 {
                 let reach = if round % 2 == 0 { 86.5 } else { 1.0 };
-                let x: [f32; 8] = std::array::from_fn(|_| (rng.f32() * 2.0 - 1.0) * reach);
+                let x: [f32; LANES] = std::array::from_fn(|_| (rng.f32() * 2.0 - 1.0) * reach);
                 let mut found = x;
                 dispatch(isa, Lanes(&mut found));
                 for (x, found) in x.iter().zip(found) {
@@ -309,12 +233,13 @@ mod tests {
 
     #[test]
     fn exp_has_the_right_edges() {
-        for isa in [Isa::Scalar, Isa::detect()] {
-            let mut x = [0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, -1e30, 1e30, 88.7, -87.0];
+        for isa in crate::testing::isas() {
+            let edges = [0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, -1e30, 1e30, 88.7, -87.0];
+            let mut x: [f32; LANES] = std::array::from_fn(|i| edges[i % 8]);
             dispatch(isa, Lanes(&mut x));
             assert_eq!(x[..6], [1.0, 1.0, 0.0, f32::INFINITY, 0.0, f32::INFINITY]);
             assert!(x[6].is_finite() && x[7] < 2e-38, "{x:?}");
-            let mut nan = [f32::NAN; 8];
+            let mut nan = [f32::NAN; LANES];
             dispatch(isa, Lanes(&mut nan));
             assert!(nan.iter().all(|x| x.is_nan()));
         }

@@ -10,6 +10,11 @@ pub(crate) fn compute(threads: usize, isa: Option<Isa>) -> Compute {
     Compute::cpu(ComputeOptions { threads, isa, activations: Activations::Int8 }).unwrap()
 }
 
+/// Every instruction set that this machine has.
+pub(crate) fn isas() -> Vec<Isa> {
+    [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni].into_iter().filter(|&isa| isa <= Isa::detect()).collect()
+}
+
 /// GGUF bytes of `len` random elements: any integers, block scales of either sign around 0.01.
 pub(crate) fn random_blocks(rng: &mut fastrand::Rng, ggml_type: GgmlType, len: usize) -> Vec<u8> {
     let block_bytes = ggml_type.block_bytes();

@@ -7,7 +7,7 @@ use half::f16;
 use super::rope::{StepAngles, rotate};
 use crate::kv::{BLOCK_SIZE, PageShape, check_spans};
 use crate::shared::Shared;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Compute, Error, KvLayer, Result, RopeStyle, RopeTable, Span, rows};
 
 impl Compute {
@@ -145,9 +145,9 @@ impl Kernel for StoreRow<'_> {
     fn run<S: Simd>(self, simd: S) {
         let head_dim = self.keys.len();
         let (key_page, value_page) = self.page.split_at_mut(BLOCK_SIZE * head_dim);
-        let mut lanes = [f16::ZERO; 8];
-        let (keys, rest) = self.keys.as_chunks::<8>();
-        for (keys, columns) in keys.iter().zip(key_page.chunks_exact_mut(8 * BLOCK_SIZE)) {
+        let mut lanes = [f16::ZERO; LANES];
+        let (keys, rest) = self.keys.as_chunks::<LANES>();
+        for (keys, columns) in keys.iter().zip(key_page.chunks_exact_mut(LANES * BLOCK_SIZE)) {
             simd.store_f16(simd.load(keys), &mut lanes);
             for (key, column) in lanes.iter().zip(columns.chunks_exact_mut(BLOCK_SIZE)) {
                 column[self.offset] = *key;
@@ -156,8 +156,8 @@ impl Kernel for StoreRow<'_> {
         for (d, key) in (head_dim - rest.len()..).zip(rest) {
             key_page[d * BLOCK_SIZE + self.offset] = f16::from_f32(*key);
         }
-        let (values, rest) = self.values.as_chunks::<8>();
-        let (to, to_rest) = value_page[self.offset * head_dim..][..head_dim].as_chunks_mut::<8>();
+        let (values, rest) = self.values.as_chunks::<LANES>();
+        let (to, to_rest) = value_page[self.offset * head_dim..][..head_dim].as_chunks_mut::<LANES>();
         for (values, to) in values.iter().zip(to) {
             simd.store_f16(simd.load(values), to);
         }

@@ -3,7 +3,7 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Compute, Result, rows};
 
 impl Compute {
@@ -53,13 +53,13 @@ struct Row<'a> {
 impl Kernel for Row<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let ((gate, gate_rest), (up, up_rest)) = (self.gate.as_chunks::<8>(), self.up.as_chunks::<8>());
-        let (out, out_rest) = self.out.as_chunks_mut::<8>();
+        let ((gate, gate_rest), (up, up_rest)) = (self.gate.as_chunks::<LANES>(), self.up.as_chunks::<LANES>());
+        let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
         for ((gate, up), out) in gate.iter().zip(up).zip(out) {
             simd.store(simd.mul(simd.silu(simd.load(gate)), simd.load(up)), out);
         }
         // The rest in whole vectors too, so that an element's bits do not depend on its place.
-        let (mut gate, mut up, mut out) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+        let (mut gate, mut up, mut out) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         gate[..gate_rest.len()].copy_from_slice(gate_rest);
         up[..up_rest.len()].copy_from_slice(up_rest);
         simd.store(simd.mul(simd.silu(simd.load(&gate)), simd.load(&up)), &mut out);

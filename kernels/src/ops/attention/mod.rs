@@ -1,9 +1,9 @@
 //! Causal attention over the paged cache, read where it lies (FlashAttention, Dao et al., 2022; paged as in Kwon et
 //! al., 2023). This file checks the arguments and splits the work; `tile` does it.
 //!
-//! Invariant: a query's output is a function of its own q and of the keys and values it sees. Its softmax runs over
-//! blocks in the order of positions and starts anew at every multiple of [`PARTITION`], whose results are merged in
-//! order: neither depends on which rows share a tile, on the step's chunking, or on who computes a partition.
+//! Invariant: a query's output is a function of its own q and of the keys and values it sees. A softmax runs over the
+//! positions between two multiples of [`PARTITION`], and its results are merged in the order of positions: neither
+//! depends on which rows share a tile, on the step's chunking, or on who computes a partition.
 
 mod block;
 mod tile;
@@ -23,7 +23,7 @@ use crate::shared::Shared;
 use crate::{Compute, KvLayer, Result, Span, rows};
 
 /// Positions over which one softmax runs before its result is merged: long contexts of few sequences are split here.
-const PARTITION: usize = 512;
+const PARTITION: usize = 256;
 /// Query rows (tokens times heads of a group) that one pass over the keys and values serves.
 const TILE_ROWS: usize = 48;
 /// Multiply-adds below which other threads would start too late to help.

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use fastrand::Rng;
 use half::f16;
 
+use crate::testing::isas;
 use crate::{BLOCK_SIZE, Compute, ComputeOptions, Isa, KvLayer, RopeStyle, RopeTable, Span};
 
 #[derive(Debug, Clone, Copy)]
@@ -23,12 +24,6 @@ impl Heads {
 
 fn compute(threads: usize, isa: Isa) -> Compute {
     Compute::cpu(ComputeOptions { threads, isa: Some(isa), activations: crate::Activations::default() }).unwrap()
-}
-
-fn isas() -> Vec<Isa> {
-    let mut isas = vec![Isa::Scalar, Isa::detect()];
-    isas.dedup();
-    isas
 }
 
 /// Rows of q, k and v of one sequence.
@@ -195,7 +190,7 @@ fn chunks(len: usize, chunk: usize) -> Vec<Vec<(usize, usize)>> {
 fn a_prompt_in_chunks_gives_the_same_bits() {
     let mut rng = Rng::with_seed(3);
     for heads in SHAPES {
-        for (isa, window) in [(Isa::Scalar, None), (Isa::detect(), None), (Isa::detect(), Some(75))] {
+        for (isa, window) in isas().into_iter().flat_map(|isa| [(isa, None), (isa, Some(75))]) {
             let len = if isa == Isa::Scalar { 70 } else { 300 };
             let rows = [sequence(&mut rng, heads, len)];
             let (whole, _) = run_steps(&compute(1, isa), heads, window, &rows, &[vec![(0, len)]], &mut rng);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::block::{Convert, Element, Exp, Product, Softmax};
+use super::block::{Convert, Element, Merge, Product, Softmax};
 use super::{Job, PARTITION, Tile};
 use crate::kv::BLOCK_SIZE;
 use crate::scratch::Buffer;
@@ -15,6 +15,9 @@ use crate::{Isa, Span};
 
 /// Rows up to which f16 is converted in registers, anew for each product, instead of once into memory.
 const DIRECT_ROWS: usize = 6;
+
+/// Pages of keys or values between the one that is read and the one that is brought into the cache meanwhile.
+const PAGES_AHEAD: usize = 2;
 
 /// A tile and what it reads.
 pub(super) struct TileTask<'a> {
@@ -42,10 +45,8 @@ struct Sums<'a> {
 struct Memory<'a> {
     /// `(rows, head_dim)`, scaled.
     queries: &'a mut [f32],
-    /// `(rows, BLOCK_SIZE)`.
+    /// `(rows, PARTITION)`: scores, then weights.
     scores: &'a mut [f32],
-    /// `(rows)`.
-    keep: &'a mut [f32],
     /// `(head_dim, BLOCK_SIZE)`.
     keys: &'a mut [f32],
     /// `(BLOCK_SIZE, padded_dim)`.
@@ -108,15 +109,15 @@ impl TileTask<'_> {
     fn memory<'m>(&self, buffer: &'m mut Buffer) -> Memory<'m> {
         let (rows, head_dim, padded) = (self.rows(), self.job.shape.head_dim, self.job.padded_dim());
         let sums = rows * (padded + 2);
-        let len = rows * (head_dim + BLOCK_SIZE + 1) + BLOCK_SIZE * (head_dim + padded) + 2 * sums;
+        let len = rows * (head_dim + PARTITION) + BLOCK_SIZE * (head_dim + padded) + 2 * sums;
         // Pages first: their rows are whole cache lines.
         let (keys, rest) = buffer.get(len).split_at_mut(head_dim * BLOCK_SIZE);
         let (values, rest) = rest.split_at_mut(BLOCK_SIZE * padded);
-        let (scores, rest) = rest.split_at_mut(rows * BLOCK_SIZE);
+        let (scores, rest) = rest.split_at_mut(rows * PARTITION);
         let (queries, rest) = rest.split_at_mut(rows * head_dim);
         let (partial, rest) = Sums::carve(rest, rows, padded);
-        let (total, keep) = Sums::carve(rest, rows, padded);
-        Memory { queries, scores, keep, keys, values, partial, total }
+        let (total, _) = Sums::carve(rest, rows, padded);
+        Memory { queries, scores, keys, values, partial, total }
     }
 
     fn load_queries(&self, queries: &mut [f32]) {
@@ -138,76 +139,85 @@ impl TileTask<'_> {
             let head = (first_row + i / group) * self.job.num_heads + self.kv_head * group + i % group;
             // SAFETY: this task alone writes these heads of these rows.
             let out = unsafe { out.slice(head * head_dim, head_dim) };
+            let factor = 1.0 / weights;
             for (out, value) in out.iter_mut().zip(values) {
-                *out = value / weights;
+                *out = value * factor;
             }
         }
     }
 
-    /// The softmax over one partition into `memory.partial`.
+    /// The softmax over one partition into `memory.partial`: scores, weights, weighted values.
     fn partition(&self, partition: usize, memory: &mut Memory<'_>) {
         memory.partial.clear();
-        let first = (partition * PARTITION).max(self.job.first_seen(self.tile.first));
-        let end = ((partition + 1) * PARTITION).min(self.tile.end);
-        for block in first / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE) {
-            self.block(block, memory);
+        let start = partition * PARTITION;
+        let first = start.max(self.job.first_seen(self.tile.first));
+        let end = (start + PARTITION).min(self.tile.end);
+        let blocks = first / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE);
+        for (i, block) in blocks.clone().enumerate() {
+            self.score(block, self.page(&blocks, i + PAGES_AHEAD), memory);
         }
-    }
-
-    /// One block of positions: scores, one step of the softmax, weighted values.
-    fn block(&self, block: usize, memory: &mut Memory<'_>) {
-        let (shape, isa) = (self.job.shape, self.isa);
-        let (head_dim, padded) = (shape.head_dim, self.job.padded_dim());
-        let Memory { queries, scores, keep, keys, values, partial, .. } = memory;
-        let sight = self.sight(block);
-        let rows = self.row_range(&sight.some);
-        let id = self.span.block_table[block];
-        let stored_keys = &self.pages[shape.keys(id, self.kv_head)..][..BLOCK_SIZE * head_dim];
-        let stored_values = &self.pages[shape.values(id, self.kv_head)..][..BLOCK_SIZE * head_dim];
-        let shared = rows.len() > DIRECT_ROWS;
-
-        let (queries, scores) = (&queries[times(&rows, head_dim)], &mut scores[times(&rows, BLOCK_SIZE)]);
-        if shared {
-            dispatch(isa, Convert { from: stored_keys, to: keys });
-            self.score(queries, keys, scores);
-        } else {
-            self.score(queries, stored_keys, scores);
-        }
-        for position in sight.partly() {
-            let seen = self.seen(position, sight.start);
-            let first_row = (position - sight.some.start) * self.job.group();
-            let own = &mut scores[first_row * BLOCK_SIZE..][..self.job.group() * BLOCK_SIZE];
-            for scores in own.chunks_exact_mut(BLOCK_SIZE) {
-                scores[..seen.start].fill(f32::NEG_INFINITY);
-                scores[seen.end..].fill(f32::NEG_INFINITY);
+        for position in self.tile.first..self.tile.end {
+            let seen = self.seen(position, start, PARTITION);
+            if !seen.is_empty() {
+                let rows = self.row_range(&(position..position + 1));
+                let scores = &mut memory.scores[times(&rows, PARTITION)];
+                let (max, sum) = (&mut memory.partial.max[rows.clone()], &mut memory.partial.weights[rows]);
+                dispatch(self.isa, Softmax { scores, seen, max, sum });
             }
         }
-        let keep = &mut keep[rows.clone()];
-        let (max, sum) = (&mut partial.max[rows.clone()], &mut partial.weights[rows.clone()]);
-        dispatch(isa, Softmax { scores, max, sum, keep });
-        let sums = &mut partial.values[times(&rows, padded)];
-        if !shared && head_dim == padded {
-            self.add_values(stored_values, &sight, scores, keep, sums);
-            return;
+        for (i, block) in blocks.clone().enumerate() {
+            self.add_values(block, self.page(&blocks, blocks.len() + i + PAGES_AHEAD), memory);
         }
-        for (from, to) in stored_values.chunks_exact(head_dim).zip(values.chunks_exact_mut(padded)) {
-            dispatch(isa, Convert { from, to: &mut to[..head_dim] });
-            to[head_dim..].fill(0.0);
-        }
-        self.add_values(values, &sight, scores, keep, sums);
     }
 
-    fn score<B: Element>(&self, queries: &[f32], keys: &[B], scores: &mut [f32]) {
-        let depth = self.job.shape.head_dim;
-        dispatch(
-            self.isa,
-            Product { a: queries, a_stride: depth, b: keys, depth, columns: BLOCK_SIZE, c: scores, keep: None },
-        );
+    /// The `i`th page that is read for the partition of `blocks`, or one of the next partition: all keys, then all values.
+    fn page(&self, blocks: &Range<usize>, i: usize) -> &[f16] {
+        let seen = self.tile.end.div_ceil(BLOCK_SIZE);
+        match i.checked_sub(blocks.len()) {
+            None => self.keys(blocks.start + i),
+            Some(i) if i < blocks.len() => self.values(blocks.start + i),
+            Some(i) if blocks.start + i < seen => self.keys(blocks.start + i),
+            Some(_) => &[],
+        }
+    }
+
+    /// Scores of one block. `ahead`: what to bring into the cache meanwhile.
+    fn score(&self, block: usize, ahead: &[f16], memory: &mut Memory<'_>) {
+        let (isa, depth) = (self.isa, self.job.shape.head_dim);
+        let rows = self.row_range(&self.sight(block).some);
+        let stored = self.keys(block);
+        let queries = &memory.queries[times(&rows, depth)];
+        let scores = &mut memory.scores[rows.start * PARTITION + block * BLOCK_SIZE % PARTITION..];
+        if rows.len() <= DIRECT_ROWS {
+            dispatch(isa, scores_of(rows.len(), queries, stored, scores, ahead));
+        } else {
+            dispatch(isa, Convert { from: stored, to: memory.keys });
+            dispatch(isa, scores_of(rows.len(), queries, memory.keys, scores, &[]));
+        }
+    }
+
+    /// Adds the weighted values of one block. `ahead`: what to bring into the cache meanwhile.
+    fn add_values(&self, block: usize, ahead: &[f16], memory: &mut Memory<'_>) {
+        let (head_dim, padded) = (self.job.shape.head_dim, self.job.padded_dim());
+        let sight = self.sight(block);
+        let rows = self.row_range(&sight.some);
+        let stored = self.values(block);
+        let weights = &memory.scores[rows.start * PARTITION + block * BLOCK_SIZE % PARTITION..];
+        let sums = &mut memory.partial.values[times(&rows, padded)];
+        if rows.len() <= DIRECT_ROWS && head_dim == padded {
+            self.add_seen(stored, &sight, weights, sums, ahead);
+            return;
+        }
+        for (from, to) in stored.chunks_exact(head_dim).zip(memory.values.chunks_exact_mut(padded)) {
+            dispatch(self.isa, Convert { from, to: &mut to[..head_dim] });
+            to[head_dim..].fill(0.0);
+        }
+        self.add_seen(memory.values, &sight, weights, sums, &[]);
     }
 
     /// Adds the weighted values of the positions that each query sees: what it does not see is not touched, for
-    /// a stale NaN times a weight of 0 would not be nothing. `scores`, `keep` and `sums` start at `sight.some`.
-    fn add_values<B: Element>(&self, values: &[B], sight: &Sight, scores: &[f32], keep: &[f32], sums: &mut [f32]) {
+    /// a stale NaN times a weight of 0 would not be nothing. `weights` and `sums` start at `sight.some`.
+    fn add_seen<B: Element>(&self, values: &[B], sight: &Sight, weights: &[f32], sums: &mut [f32], ahead: &[B]) {
         let padded = self.job.padded_dim();
         let mut add = |positions: Range<usize>, seen: Range<usize>| {
             let group = self.job.group();
@@ -215,13 +225,16 @@ impl TileTask<'_> {
             dispatch(
                 self.isa,
                 Product {
-                    a: &scores[rows.start * BLOCK_SIZE + seen.start..],
-                    a_stride: BLOCK_SIZE,
+                    rows: rows.len(),
+                    a: &weights[rows.start * PARTITION + seen.start..],
+                    a_stride: PARTITION,
                     b: &values[seen.start * padded..],
                     depth: seen.len(),
                     columns: padded,
                     c: &mut sums[times(&rows, padded)],
-                    keep: Some(&keep[rows]),
+                    c_stride: padded,
+                    add: true,
+                    ahead,
                 },
             );
         };
@@ -229,8 +242,20 @@ impl TileTask<'_> {
             add(sight.all.clone(), 0..BLOCK_SIZE);
         }
         for position in sight.partly() {
-            add(position..position + 1, self.seen(position, sight.start));
+            add(position..position + 1, self.seen(position, sight.start, BLOCK_SIZE));
         }
+    }
+
+    /// The stored keys of one block, `(head_dim, BLOCK_SIZE)`.
+    fn keys(&self, block: usize) -> &[f16] {
+        let at = self.job.shape.keys(self.span.block_table[block], self.kv_head);
+        &self.pages[at..][..BLOCK_SIZE * self.job.shape.head_dim]
+    }
+
+    /// The stored values of one block, `(BLOCK_SIZE, head_dim)`.
+    fn values(&self, block: usize) -> &[f16] {
+        let at = self.job.shape.values(self.span.block_table[block], self.kv_head);
+        &self.pages[at..][..BLOCK_SIZE * self.job.shape.head_dim]
     }
 
     fn sight(&self, block: usize) -> Sight {
@@ -240,9 +265,10 @@ impl TileTask<'_> {
         Sight { start, some, all }
     }
 
-    /// What the query at `position` sees of the block that starts at `start`, as offsets into it.
-    fn seen(&self, position: usize, start: usize) -> Range<usize> {
-        self.job.first_seen(position).max(start) - start..(position + 1).min(start + BLOCK_SIZE) - start
+    /// What the query at `position` sees of the `len` positions from `start`, as offsets into them.
+    fn seen(&self, position: usize, start: usize, len: usize) -> Range<usize> {
+        let first = self.job.first_seen(position).clamp(start, start + len);
+        first - start..(position + 1).clamp(start, start + len) - start
     }
 
     /// Rows of the queries at `positions`.
@@ -287,20 +313,32 @@ impl<'a> Sums<'a> {
 
     /// Adds the sums of later positions.
     fn merge(&mut self, later: &Sums<'_>, isa: Isa) {
-        let padded = self.values.len() / self.max.len();
-        let rows = self.values.chunks_exact_mut(padded).zip(later.values.chunks_exact(padded)).enumerate();
-        for (row, (values, later_values)) in rows.filter(|(row, _)| later.weights[*row] != 0.0) {
-            let max = self.max[row].max(later.max[row]);
-            let mut factors = [0.0; 8];
-            (factors[0], factors[1]) = (self.max[row] - max, later.max[row] - max);
-            dispatch(isa, Exp(&mut factors));
-            let [old, new, ..] = factors;
-            self.max[row] = max;
-            self.weights[row] = self.weights[row] * old + later.weights[row] * new;
-            for (value, later) in values.iter_mut().zip(later_values) {
-                *value = *value * old + later * new;
-            }
-        }
+        let Self { values, max, weights } = self;
+        let (later_values, later_max, later_weights) = (&*later.values, &*later.max, &*later.weights);
+        dispatch(isa, Merge { values, max, weights, later_values, later_max, later_weights });
+    }
+}
+
+/// The product of queries and keys, `(head_dim, BLOCK_SIZE)`, into the columns of `scores`, `(rows, PARTITION)`.
+fn scores_of<'a, B: Element>(
+    rows: usize,
+    queries: &'a [f32],
+    keys: &'a [B],
+    scores: &'a mut [f32],
+    ahead: &'a [B],
+) -> Product<'a, B> {
+    let (depth, columns) = (keys.len() / BLOCK_SIZE, BLOCK_SIZE);
+    Product {
+        rows,
+        a: queries,
+        a_stride: depth,
+        b: keys,
+        depth,
+        columns,
+        c: scores,
+        c_stride: PARTITION,
+        add: false,
+        ahead,
     }
 }
 

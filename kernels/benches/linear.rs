@@ -66,9 +66,10 @@ fn linear(bencher: divan::Bencher<'_, '_>, product: Product) {
 }
 
 /// Types that Candle multiplies without dequantising them.
-#[divan::bench(args = Product::all().filter(|p| p.ggml_type.block_len() > 1), max_time = 0.3, min_time = 0.05)]
+#[divan::bench(args = Product::all().filter(|p| p.ggml_type.block_len() > 1 && p.ggml_type.candle().is_some()), max_time = 0.3, min_time = 0.05)]
 fn candle(bencher: divan::Bencher<'_, '_>, product: Product) {
-    let storage = QStorage::from_data(product.weights().into(), &Device::Cpu, product.ggml_type.into()).unwrap();
+    let storage =
+        QStorage::from_data(product.weights().into(), &Device::Cpu, product.ggml_type.candle().unwrap()).unwrap();
     let weight = QMatMul::from_qtensor(QTensor::new(storage, (product.rows, product.columns)).unwrap()).unwrap();
     let x = product.x();
     product.count(bencher).bench_local(|| weight.forward(&x).unwrap());

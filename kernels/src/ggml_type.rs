@@ -20,11 +20,13 @@ pub enum GgmlType {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
 }
 
 impl GgmlType {
     /// Every type, in the order of their ids.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
@@ -37,6 +39,8 @@ impl GgmlType {
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
         Self::BF16,
     ];
 
@@ -55,6 +59,8 @@ impl GgmlType {
             Self::Q4_K => 12,
             Self::Q5_K => 13,
             Self::Q6_K => 14,
+            Self::IQ4_NL => 20,
+            Self::IQ4_XS => 23,
             Self::BF16 => 30,
         }
     }
@@ -68,8 +74,8 @@ impl GgmlType {
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::IQ4_NL => 32,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => 256,
         }
     }
 
@@ -78,7 +84,7 @@ impl GgmlType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 => 18,
+            Self::Q4_0 | Self::IQ4_NL => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
@@ -88,6 +94,7 @@ impl GgmlType {
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
+            Self::IQ4_XS => 136,
         }
     }
 
@@ -107,27 +114,28 @@ impl GgmlType {
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+            Self::IQ4_NL => "IQ4_NL",
+            Self::IQ4_XS => "IQ4_XS",
         }
     }
-}
 
-impl From<GgmlType> for GgmlDType {
-    /// Candle's name of the type.
-    fn from(ggml_type: GgmlType) -> Self {
-        match ggml_type {
-            GgmlType::F32 => Self::F32,
-            GgmlType::F16 => Self::F16,
-            GgmlType::BF16 => Self::BF16,
-            GgmlType::Q4_0 => Self::Q4_0,
-            GgmlType::Q4_1 => Self::Q4_1,
-            GgmlType::Q5_0 => Self::Q5_0,
-            GgmlType::Q5_1 => Self::Q5_1,
-            GgmlType::Q8_0 => Self::Q8_0,
-            GgmlType::Q2_K => Self::Q2K,
-            GgmlType::Q3_K => Self::Q3K,
-            GgmlType::Q4_K => Self::Q4K,
-            GgmlType::Q5_K => Self::Q5K,
-            GgmlType::Q6_K => Self::Q6K,
-        }
+    /// Candle's name of the type, where it has one.
+    pub const fn candle(self) -> Option<GgmlDType> {
+        Some(match self {
+            Self::F32 => GgmlDType::F32,
+            Self::F16 => GgmlDType::F16,
+            Self::BF16 => GgmlDType::BF16,
+            Self::Q4_0 => GgmlDType::Q4_0,
+            Self::Q4_1 => GgmlDType::Q4_1,
+            Self::Q5_0 => GgmlDType::Q5_0,
+            Self::Q5_1 => GgmlDType::Q5_1,
+            Self::Q8_0 => GgmlDType::Q8_0,
+            Self::Q2_K => GgmlDType::Q2K,
+            Self::Q3_K => GgmlDType::Q3K,
+            Self::Q4_K => GgmlDType::Q4K,
+            Self::Q5_K => GgmlDType::Q5K,
+            Self::Q6_K => GgmlDType::Q6K,
+            Self::IQ4_NL | Self::IQ4_XS => return None,
+        })
     }
 }

@@ -24,6 +24,8 @@ mod testing;
 
 pub use compute::{Activations, Compute, ComputeOptions, Isa};
 pub use error::{Error, Result};
+pub use formats::block::IQ4_VALUES;
+pub use formats::dequantise;
 pub use ggml_type::GgmlType;
 pub use kv::{BLOCK_SIZE, KvLayer, Span};
 pub use ops::rope::{RopeStyle, RopeTable};

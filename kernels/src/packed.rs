@@ -5,9 +5,7 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use half::{bf16, f16};
-
-use crate::formats::{CHUNK, Codec, GROUP};
+use crate::formats::{CHUNK, Codec, GROUP, read_floats};
 use crate::lines::{self, Line};
 use crate::shared::Shared;
 use crate::{Compute, Error, GgmlType, Result};
@@ -145,12 +143,7 @@ impl Part {
             }
             return;
         }
-        let row = self.unit(row);
-        match self.ggml_type {
-            GgmlType::F16 => read_floats(&row[start * 2..], out, |b| f16::from_le_bytes(b).to_f32()),
-            GgmlType::BF16 => read_floats(&row[start * 2..], out, |b| bf16::from_le_bytes(b).to_f32()),
-            _ => read_floats(&row[start * 4..], out, f32::from_le_bytes),
-        }
+        read_floats(self.ggml_type, &self.unit(row)[start * self.ggml_type.block_bytes()..], out);
     }
 }
 
@@ -158,13 +151,6 @@ impl Part {
 fn unit(codec: Option<&Codec>, ggml_type: GgmlType, columns: usize) -> (usize, usize) {
     let blocks = columns / ggml_type.block_len();
     codec.map_or((1, blocks * ggml_type.block_bytes()), |codec| (GROUP, blocks * codec.block_bytes))
-}
-
-fn read_floats<const N: usize>(bytes: &[u8], out: &mut [f32], read: impl Fn([u8; N]) -> f32) {
-    let (values, _) = bytes.as_chunks::<N>();
-    for (out, &value) in out.iter_mut().zip(values) {
-        *out = read(value);
-    }
 }
 
 /// Memory for `units` units of `stride` bytes, each written whole by `fill` on the pool.

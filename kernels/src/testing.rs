@@ -30,7 +30,7 @@ pub(crate) fn random_blocks(rng: &mut fastrand::Rng, ggml_type: GgmlType, len: u
                 scale(0);
                 scale(2);
             }
-            GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 => scale(0),
+            GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 | GgmlType::IQ4_NL | GgmlType::IQ4_XS => scale(0),
             GgmlType::Q2_K => {
                 scale(80);
                 scale(82);

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::thread;
 
-use kernels::GgmlType;
+use kernels::{GgmlType, dequantise};
 
-use crate::ggml_blocks::{dequantize, quantize as to_blocks};
+use crate::ggml_blocks::quantize as to_blocks;
 use crate::gguf::writer::{GgufHeader, MetadataValue};
 use crate::partial::PartialFile;
 use crate::rotary_rows::{are_rotated, halved_row};
@@ -119,7 +119,7 @@ impl Conversion<'_> {
         for row in rows {
             bytes.extend(&self.view.bytes[from(row) * row_bytes..][..row_bytes]);
         }
-        let values = dequantize(self.view.ggml_type, &bytes)?;
+        let values = dequantise(self.view.ggml_type, &bytes);
         if values.iter().any(|value| !value.is_finite()) {
             let message = format!("tensor {}: a value is not a finite number", self.name);
             return Err(Error::invalid(source.path(), message));

@@ -52,6 +52,8 @@ impl Recipe {
                 GgmlType::Q4_K => 15,
                 GgmlType::Q5_K => 17,
                 GgmlType::Q6_K => 18,
+                GgmlType::IQ4_NL => 25,
+                GgmlType::IQ4_XS => 30,
                 GgmlType::BF16 => 32,
             },
         }

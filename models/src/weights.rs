@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 
 use candle_core::Tensor;
-use kernels::{Compute, PackedMatrix};
+use kernels::{Compute, PackedMatrix, dequantise};
 
-use crate::ggml_blocks::dequantize;
 use crate::{Error, ModelConfig, ModelFile, Result, TensorView};
 
 /// Models narrower than this take precise activations where int8 costs most of their parity, in q, k, v and the output
@@ -77,7 +76,7 @@ impl<'a> Weights<'a> {
             let found = view.ggml_type.name();
             return Err(self.invalid(format!("tensor {name} is {found}; a vector must be F32, F16 or BF16")));
         }
-        let values = dequantize(view.ggml_type, view.bytes)?;
+        let values = dequantise(view.ggml_type, view.bytes);
         self.done(values.len(), size_of_val(values.as_slice()));
         Ok(Tensor::from_vec(values, view.shape, self.compute.device())?)
     }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kernels::GgmlType;
+use kernels::{GgmlType, dequantise};
 use models::random::RandomModel;
 use models::{Architecture, Error, ModelFile, Recipe, TokenizerSource, quantize};
 
@@ -16,12 +16,8 @@ fn relative_error(a: &ModelFile, b: &ModelFile, name: &str) -> f64 {
 }
 
 fn values(file: &ModelFile, name: &str) -> Vec<f32> {
-    use candle_core::Device;
-    use candle_core::quantized::{QStorage, QTensor};
     let view = file.tensor(name).unwrap();
-    let storage = QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, view.ggml_type.into()).unwrap();
-    let tensor = QTensor::new(storage, view.shape.clone()).unwrap().dequantize(&Device::Cpu).unwrap();
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+    dequantise(view.ggml_type, view.bytes)
 }
 
 /// The same random weights as F32 GGUF and as safetensors in two shards.
@@ -36,7 +32,12 @@ fn sources(directory: &Path, model: &RandomModel) -> [ModelFile; 2] {
 fn quantised_weights_are_near_the_original_in_gguf_order() {
     let directory = tempfile::tempdir().unwrap();
     for architecture in [Architecture::Llama, Architecture::Qwen2] {
-        for (recipe, most, tied) in [(Recipe::Q4KM, 6e-3, false), (Recipe::Uniform(GgmlType::Q8_0), 1e-4, true)] {
+        let recipes = [
+            (Recipe::Q4KM, 6e-3, false),
+            (Recipe::Uniform(GgmlType::Q8_0), 1e-4, true),
+            (Recipe::Uniform(GgmlType::IQ4_XS), 9e-3, true),
+        ];
+        for (recipe, most, tied) in recipes {
             let mut model = RandomModel::tiny(architecture, Recipe::Uniform(GgmlType::F32));
             model.config.tied_embeddings = tied;
             // Rows of 96 divide into Q8_0's blocks only.

@@ -68,7 +68,8 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
 /// The values of a tensor, by Candle's arithmetic.
 fn values(view: &TensorView) -> Vec<f32> {
     use candle_core::quantized::{QStorage, QTensor};
-    let storage = QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, view.ggml_type.into()).unwrap();
+    let storage =
+        QStorage::from_data(view.bytes.to_vec().into(), &Device::Cpu, view.ggml_type.candle().unwrap()).unwrap();
     let tensor = QTensor::new(storage, view.shape.clone()).unwrap().dequantize(&Device::Cpu).unwrap();
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }

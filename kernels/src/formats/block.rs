@@ -3,6 +3,9 @@
 
 use half::f16;
 
+/// The values that the four bits of IQ4_NL and IQ4_XS stand for.
+pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
 /// One block of any quantised type. A weight is `d * scale * quant - min` of its sub-block, as each type documents.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
@@ -10,11 +13,12 @@ pub(crate) struct Block {
     pub(crate) d: f16,
     /// Q4_1 and Q5_1: the minimum, added. K-types: the scale of `mins`, subtracted.
     pub(crate) m: f16,
-    /// K-types: integer scales of the sub-blocks (16 of 16 weights, or 8 of 32).
+    /// K-types and IQ4_XS: integer scales of the sub-blocks (16 of 16 weights, or 8 of 32).
     pub(crate) scales: [i8; 16],
     /// Q2_K, Q4_K, Q5_K: integer minima of the sub-blocks.
     pub(crate) mins: [u8; 16],
-    /// The weights' integers before any offset is taken away (two's complement for Q8_0); 32 or 256 of them.
+    /// The weights' integers before any offset is taken away (two's complement for Q8_0, places in [`IQ4_VALUES`] for
+    /// IQ4_NL and IQ4_XS); 32 or 256 of them.
     pub(crate) quants: [u8; 256],
 }
 
@@ -170,5 +174,24 @@ pub(crate) fn parse_q6_k(raw: &[u8], block: &mut Block) {
         for ((quant, low), high) in quants.iter_mut().zip(low).zip(high) {
             *quant = low >> (j / 2 * 4) & 15 | (high >> (j * 2) & 3) << 4;
         }
+    }
+}
+
+/// IQ4_NL, 18 bytes: d, 16 bytes of nibbles; `d * IQ4_VALUES[q]`.
+pub(crate) fn parse_iq4_nl(raw: &[u8], block: &mut Block) {
+    parse_q4_0(raw, block);
+}
+
+/// IQ4_XS, 136 bytes: d, 8 high pairs of scales in 2 bytes, 8 low nibbles of scales in 4 bytes, 8 times 16 bytes of
+/// nibbles; `d * (scale - 32) * IQ4_VALUES[q]` per 32.
+pub(crate) fn parse_iq4_xs(raw: &[u8], block: &mut Block) {
+    block.d = half(raw, 0);
+    let high = u16::from_le_bytes([raw[2], raw[3]]);
+    for s in 0..8 {
+        let low = raw[4 + s / 2] >> (s % 2 * 4) & 15;
+        block.scales[s] = (low | ((high >> (s * 2) & 3) << 4) as u8) as i8 - 32;
+    }
+    for (packed, quants) in raw[8..136].chunks_exact(16).zip(block.quants.chunks_exact_mut(32)) {
+        nibbles32(packed, quants);
     }
 }

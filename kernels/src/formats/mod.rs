@@ -8,7 +8,8 @@ pub(crate) mod quants;
 pub(crate) mod scaling;
 
 use block::Block;
-use quants::{Bits2, Bits3, Bits4, Bits5, Bits6, Int8, Quants};
+use half::{bf16, f16};
+use quants::{Bits2, Bits3, Bits4, Bits5, Bits6, Indexed4, Int8, Quants};
 use scaling::{Affine, Scales, Scaling, SuperAffine, SuperAffineHalves, SuperSymmetric, Symmetric};
 
 use crate::GgmlType;
@@ -60,10 +61,12 @@ formats! {
     Q5_1: Bits5, Affine, parse_q5_1;
     Q8_0: Int8, Symmetric<0>, parse_q8_0;
     Q2_K: Bits2, SuperAffineHalves, parse_q2_k;
-    Q3_K: Bits3, SuperSymmetric<4>, parse_q3_k;
+    Q3_K: Bits3, SuperSymmetric<2, 4>, parse_q3_k;
     Q4_K: Bits4, SuperAffine, parse_q4_k;
     Q5_K: Bits5, SuperAffine, parse_q5_k;
-    Q6_K: Bits6, SuperSymmetric<32>, parse_q6_k;
+    Q6_K: Bits6, SuperSymmetric<2, 32>, parse_q6_k;
+    IQ4_NL: Indexed4, Symmetric<0>, parse_iq4_nl;
+    IQ4_XS: Indexed4, SuperSymmetric<1, 0>, parse_iq4_xs;
 }
 
 /// What packing and dequantising need of a format, with the format itself erased.
@@ -79,7 +82,7 @@ pub(crate) struct Codec {
 
 impl Codec {
     const fn of<F: Format>() -> Self {
-        Self { block_bytes: F::BLOCK_BYTES, pack_group: pack_group::<F>, dequantise: dequantise::<F> }
+        Self { block_bytes: F::BLOCK_BYTES, pack_group: pack_group::<F>, dequantise: dequantise_chunk::<F> }
     }
 
     /// The codec of a quantised type, `None` for the float types.
@@ -96,6 +99,8 @@ impl Codec {
             GgmlType::Q4_K => Self::of::<Q4_K>(),
             GgmlType::Q5_K => Self::of::<Q5_K>(),
             GgmlType::Q6_K => Self::of::<Q6_K>(),
+            GgmlType::IQ4_NL => Self::of::<IQ4_NL>(),
+            GgmlType::IQ4_XS => Self::of::<IQ4_XS>(),
         })
     }
 }
@@ -127,7 +132,41 @@ pub(crate) fn read_chunk<F: Format>(group: &[u8], row: usize, chunk: usize) -> (
     (quants, F::Scaling::get(header, row, index))
 }
 
-fn dequantise<F: Format>(group: &[u8], row: usize, chunk: usize, out: &mut [f32]) {
+/// The values of whole GGUF blocks of any type; what is no whole block at the end is left out.
+pub fn dequantise(ggml_type: GgmlType, bytes: &[u8]) -> Vec<f32> {
+    let Some(codec) = Codec::new(ggml_type) else {
+        let mut values = vec![0.0; bytes.len() / ggml_type.block_bytes()];
+        read_floats(ggml_type, bytes, &mut values);
+        return values;
+    };
+    let len = ggml_type.block_len();
+    let mut group = vec![0; codec.block_bytes];
+    let mut values = vec![0.0; bytes.len() / ggml_type.block_bytes() * len];
+    for (raw, values) in bytes.chunks_exact(ggml_type.block_bytes()).zip(values.chunks_exact_mut(len)) {
+        (codec.pack_group)(raw, len, &mut group);
+        for (chunk, values) in values.chunks_exact_mut(CHUNK).enumerate() {
+            (codec.dequantise)(&group, 0, chunk, values);
+        }
+    }
+    values
+}
+
+/// Reads as many values of a float type as `out` has, as long as there are bytes.
+pub(crate) fn read_floats(ggml_type: GgmlType, bytes: &[u8], out: &mut [f32]) {
+    match ggml_type {
+        GgmlType::F16 => read(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        GgmlType::BF16 => read(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => read(bytes, out, f32::from_le_bytes),
+    }
+}
+
+fn read<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *out = value(bytes);
+    }
+}
+
+fn dequantise_chunk<F: Format>(group: &[u8], row: usize, chunk: usize, out: &mut [f32]) {
     let (quants, scales) = read_chunk::<F>(group, row, chunk);
     for (k, (out, quant)) in out.iter_mut().zip(quants).enumerate() {
         let sub = k * F::Scaling::SUB / CHUNK;

@@ -4,10 +4,12 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256i, _mm256_and_si256, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi8, _mm256_setzero_si256,
-    _mm256_slli_epi16, _mm256_srli_epi16,
+    __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_or_si256,
+    _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srli_epi16,
 };
 use std::marker::PhantomData;
+
+use super::block::IQ4_VALUES;
 
 /// Integers of one width, or the bits of them that one plane holds.
 pub(crate) trait Quants: 'static {
@@ -51,6 +53,8 @@ pub(crate) enum Nibbles {}
 pub(crate) enum Pairs<const AT: usize> {}
 /// Bit `AT`: one vector `[r][b]` with column `4v + b` in bit `v`.
 pub(crate) enum Bit<const AT: usize> {}
+/// As [`Nibbles`], each a place in [`IQ4_VALUES`].
+pub(crate) enum Indexed4 {}
 /// Signed bytes: vectors `[v: 8][r][b]`.
 pub(crate) enum Int8 {}
 /// The plane `A`, then the plane `B` for other bits of the same integers.
@@ -125,6 +129,31 @@ impl Quants for Nibbles {
                 q[i + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
             }
             q
+        }
+    }
+}
+
+impl Quants for Indexed4 {
+    const BYTES: usize = Nibbles::BYTES;
+    const MAX: usize = 127;
+    const SIGNED: bool = true;
+
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
+        Nibbles::put(chunk, row, quants);
+    }
+
+    fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
+        let places = Nibbles::word(chunk, row, v).to_le_bytes();
+        u32::from_le_bytes(places.map(|place| IQ4_VALUES[usize::from(place)] as u8))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(chunk: *const u8) -> [__m256i; 8] {
+        // SAFETY: the caller's promise; the table is 16 bytes.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(IQ4_VALUES.as_ptr().cast()));
+            Nibbles::load(chunk).map(|places| _mm256_shuffle_epi8(table, places))
         }
     }
 }

@@ -55,8 +55,8 @@ pub(crate) enum Affine {}
 pub(crate) enum SuperAffine {}
 /// `d`, `dmin: [f16; 8]`, `[chunk: 8][half: 2][row: 8]` bytes of `scale | min << 4`; weights are as of [`SuperAffine`].
 pub(crate) enum SuperAffineHalves {}
-/// `d: [f16; 8]`, scales `[chunk: 8][half: 2][row: 8]` signed bytes; weights are `d * scale * (q - OFFSET)`.
-pub(crate) enum SuperSymmetric<const OFFSET: i16> {}
+/// `d: [f16; 8]`, scales `[chunk: 8][sub: SUB][row: 8]` signed bytes; weights are `d * scale * (q - OFFSET)`.
+pub(crate) enum SuperSymmetric<const SUB: usize, const OFFSET: i16> {}
 
 const HALVES: usize = 16;
 
@@ -207,21 +207,22 @@ impl Scaling for SuperAffineHalves {
     }
 }
 
-impl<const OFFSET: i16> Scaling for SuperSymmetric<OFFSET> {
+impl<const SUB: usize, const OFFSET: i16> Scaling for SuperSymmetric<SUB, OFFSET> {
     const CHUNKS: usize = 8;
-    const SUB: usize = 2;
-    const BYTES: usize = HALVES + 128;
+    const SUB: usize = SUB;
+    const MINS: bool = OFFSET != 0;
+    const BYTES: usize = HALVES + 64 * SUB;
 
     fn put(header: &mut [u8], row: usize, block: &Block) {
         put_half(header, row, block.d);
-        for sub in 0..16 {
+        for sub in 0..8 * SUB {
             header[HALVES + sub * 8 + row] = block.scales[sub] as u8;
         }
     }
 
     fn get(header: &[u8], row: usize, chunk: usize) -> Scales<f32> {
         let d = get_half(header, row);
-        let scale = [0, 1].map(|h| d * f32::from(header[HALVES + (chunk * 2 + h) * 8 + row] as i8));
+        let scale = [0, SUB - 1].map(|s| d * f32::from(header[HALVES + (chunk * SUB + s) * 8 + row] as i8));
         Scales { scale, min: scale.map(|s| s * -f32::from(OFFSET)) }
     }
 
@@ -232,10 +233,10 @@ impl<const OFFSET: i16> Scaling for SuperSymmetric<OFFSET> {
         unsafe {
             let d = load_halves(header);
             let mut scales = Scales { scale: [d; 2], min: [d; 2] };
-            for h in 0..2 {
-                let bytes = _mm_loadl_epi64(header.add(HALVES + (chunk * 2 + h) * 8).cast());
-                scales.scale[h] = _mm256_mul_ps(d, to_f32(_mm256_cvtepi8_epi32(bytes)));
-                scales.min[h] = _mm256_mul_ps(scales.scale[h], _mm256_set1_ps(-f32::from(OFFSET)));
+            for s in 0..SUB {
+                let bytes = _mm_loadl_epi64(header.add(HALVES + (chunk * SUB + s) * 8).cast());
+                scales.scale[s] = _mm256_mul_ps(d, to_f32(_mm256_cvtepi8_epi32(bytes)));
+                scales.min[s] = _mm256_mul_ps(scales.scale[s], _mm256_set1_ps(-f32::from(OFFSET)));
             }
             scales
         }

@@ -1,15 +1,15 @@
 //! Packing and dequantising against Candle's own dequantisation of the same bytes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use candle_core::quantized::{QStorage, QTensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use crate::testing::{compute, random_blocks};
-use crate::{GgmlType, PackedMatrix};
+use crate::{GgmlType, PackedMatrix, dequantise};
 
 /// Candle's values of a `(rows, columns)` tensor of GGUF bytes.
-fn candle_values(ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Vec<f32> {
-    let storage = QStorage::from_data(bytes.to_vec().into(), &Device::Cpu, ggml_type.into()).unwrap();
+fn candle_values(dtype: GgmlDType, rows: usize, columns: usize, bytes: &[u8]) -> Vec<f32> {
+    let storage = QStorage::from_data(bytes.to_vec().into(), &Device::Cpu, dtype).unwrap();
     let tensor = QTensor::new(storage, (rows, columns)).unwrap().dequantize(&Device::Cpu).unwrap();
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
 }
@@ -26,12 +26,28 @@ fn dequantised_rows_equal_candles() {
             let ids: Vec<u32> = (0..rows as u32).rev().collect();
             let out = Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
             compute.embed(&table, &ids, &out).unwrap();
-            let expected = candle_values(ggml_type, rows, columns, &bytes);
+            let expected = match ggml_type.candle() {
+                Some(dtype) => candle_values(dtype, rows, columns, &bytes),
+                None => dequantise(ggml_type, &bytes),
+            };
             let out = out.to_vec2::<f32>().unwrap();
             for (row, values) in out.iter().rev().zip(expected.chunks(columns)) {
                 assert_eq!(row, values, "{}", ggml_type.name());
             }
         }
+    }
+}
+
+/// `scripts/golden-blocks` made the file with ggml's own Python package.
+#[test]
+fn blocks_have_ggmls_values() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/blocks.safetensors");
+    let golden = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    for ggml_type in GgmlType::ALL {
+        let get = |what| golden[&format!("{}.{what}", ggml_type.name())].flatten_all().unwrap();
+        let (bytes, values) = (get("blocks").to_vec1::<u8>().unwrap(), get("values").to_vec1::<f32>().unwrap());
+        assert!(bytes.len() >= 4 * ggml_type.block_bytes());
+        assert_eq!(dequantise(ggml_type, &bytes), values, "{}", ggml_type.name());
     }
 }
 

@@ -196,17 +196,15 @@ fn shown(name: &str) -> String {
 
 /// ggml's name of any type id, of those that do not run here too.
 fn type_name(id: u32) -> String {
-    const OTHERS: [(u32, &str); 21] = [
+    const OTHERS: [(u32, &str); 19] = [
         (9, "Q8_1"),
         (15, "Q8_K"),
         (16, "IQ2_XXS"),
         (17, "IQ2_XS"),
         (18, "IQ3_XXS"),
         (19, "IQ1_S"),
-        (20, "IQ4_NL"),
         (21, "IQ3_S"),
         (22, "IQ2_S"),
-        (23, "IQ4_XS"),
         (24, "I8"),
         (25, "I16"),
         (26, "I32"),

@@ -4,8 +4,8 @@
 use half::{bf16, f16};
 use kernels::GgmlType;
 
-/// Appends `blocks` blocks of `ggml_type` whose values have zero mean (nearly, for Q4_0, Q5_0 and Q3_K, whose quants
-/// lie unevenly around zero) and standard deviation `deviation`.
+/// Appends `blocks` blocks of `ggml_type` whose values have zero mean (nearly, for Q4_0, Q5_0, Q3_K and IQ4, whose
+/// quants lie unevenly around zero) and standard deviation `deviation`.
 pub(super) fn append(out: &mut Vec<u8>, ggml_type: GgmlType, blocks: usize, deviation: f32, rng: &mut fastrand::Rng) {
     out.reserve(blocks * ggml_type.block_bytes());
     for _ in 0..blocks {
@@ -45,6 +45,10 @@ fn fill(block: &mut [u8], ggml_type: GgmlType, deviation: f32, rng: &mut fastran
         GgmlType::Q4_K => fill_with_minima(block, deviation / 4.61, 7.5, rng),
         GgmlType::Q5_K => fill_with_minima(block, deviation / 9.23, 15.5, rng),
         GgmlType::Q6_K => fill_q6_k(block, deviation, rng),
+        // d, then quants: w = d * value[q].
+        GgmlType::IQ4_NL => scaled_quants(block, signed(deviation / 67.4, rng), rng),
+        // d scales[6] quants: w = d * (scale - 32) * value[q], any bits are valid scales.
+        GgmlType::IQ4_XS => scaled_quants(block, deviation / (18.5 * 67.4), rng),
     }
 }
 
@@ -108,21 +112,19 @@ fn fill_q6_k(block: &mut [u8], deviation: f32, rng: &mut fastrand::Rng) {
 #[cfg(test)]
 mod tests {
     use super::append;
-    use crate::ggml_blocks::dequantize;
-    use kernels::GgmlType;
+    use kernels::{GgmlType, dequantise};
 
     #[test]
-    fn blocks_have_the_mean_and_deviation_asked_for() -> crate::Result<()> {
+    fn blocks_have_the_mean_and_deviation_asked_for() {
         for ggml_type in GgmlType::ALL {
             let mut bytes = Vec::new();
             let blocks = 65_536 / ggml_type.block_len();
             append(&mut bytes, ggml_type, blocks, 0.5, &mut fastrand::Rng::with_seed(7));
-            let values = dequantize(ggml_type, &bytes)?;
+            let values = dequantise(ggml_type, &bytes);
             let mean = values.iter().sum::<f32>() / values.len() as f32;
             let square = values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32;
             assert!(mean.abs() < 0.03, "{}: mean {mean}", ggml_type.name());
             assert!((square.sqrt() - 0.5).abs() < 0.03, "{}: deviation {}", ggml_type.name(), square.sqrt());
         }
-        Ok(())
     }
 }

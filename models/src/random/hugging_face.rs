@@ -6,11 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use kernels::{GgmlType, RopeStyle};
+use kernels::{GgmlType, RopeStyle, dequantise};
 use serde_json::{Map, Value, json};
 
 use super::{RandomModel, RandomTensor, vocabulary};
-use crate::ggml_blocks::{dequantize, quantize};
+use crate::ggml_blocks::quantize;
 use crate::partial::PartialFile;
 use crate::rotary_rows::{are_rotated, interleaved_row};
 use crate::safetensors::names::hugging_face_name;
@@ -77,12 +77,12 @@ impl RandomModel {
             if are_rotated(&tensor.name) && self.config.architecture.gguf_rope_style() == RopeStyle::Interleaved {
                 let mut values = Vec::with_capacity(tensor.elements());
                 tensor.generate(self.seed, &mut |bytes| {
-                    values.extend(dequantize(tensor.ggml_type, bytes)?);
+                    values.extend(dequantise(tensor.ggml_type, bytes));
                     Ok(())
                 })?;
                 write(&halved(&values, tensor.shape[1], self.config.head_dim))?;
             } else {
-                tensor.generate(self.seed, &mut |bytes| write(&dequantize(tensor.ggml_type, bytes)?))?;
+                tensor.generate(self.seed, &mut |bytes| write(&dequantise(tensor.ggml_type, bytes)))?;
             }
         }
         file.finish().map(|_| ())

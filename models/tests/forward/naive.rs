@@ -1,11 +1,12 @@
 //! A decoder-only transformer written once more, in the plainest way: f64, one token after another, whole rows of keys
-//! and values kept in vectors, weights dequantised by Candle. Shares nothing with the crate but its file reader.
+//! and values kept in vectors, weights dequantised by Candle where it knows their type. Shares nothing with the crate but its file reader.
 
 use std::borrow::Cow;
 
 use candle_core::Device;
 use candle_core::quantized::{QStorage, QTensor};
-use kernels::RopeStyle;
+use half::f16;
+use kernels::{GgmlType, RopeStyle};
 use models::{ModelConfig, ModelFile, RopeScaling, TensorView};
 
 use crate::Result;
@@ -198,7 +199,29 @@ fn vector(file: &ModelFile, name: &str) -> Result<Vec<f64>> {
 }
 
 fn dequantise(view: &TensorView) -> Result<Vec<f32>> {
-    let storage = QStorage::from_data(Cow::Borrowed(view.bytes), &Device::Cpu, view.ggml_type.into())?;
+    let Some(dtype) = view.ggml_type.candle() else { return Ok(iq4(view)) };
+    let storage = QStorage::from_data(Cow::Borrowed(view.bytes), &Device::Cpu, dtype)?;
     let tensor = QTensor::new(storage, view.shape.as_slice())?.dequantize(&Device::Cpu)?;
     Ok(tensor.flatten_all()?.to_vec1()?)
+}
+
+/// IQ4_NL and IQ4_XS: a half-precision scale, for IQ4_XS six-bit ones of each 32, and nibbles that look up a value.
+fn iq4(view: &TensorView) -> Vec<f32> {
+    const TABLE: [i16; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    let mut values = Vec::new();
+    for block in view.bytes.chunks_exact(view.ggml_type.block_bytes()) {
+        let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let nibbles = &block[if view.ggml_type == GgmlType::IQ4_NL { 2 } else { 8 }..];
+        for (s, nibbles) in nibbles.chunks_exact(16).enumerate() {
+            let scale = if view.ggml_type == GgmlType::IQ4_NL {
+                1
+            } else {
+                let high = u16::from_le_bytes([block[2], block[3]]) >> (2 * s) & 3;
+                i16::from(block[4 + s / 2] >> (4 * (s % 2)) & 15) + 16 * high as i16 - 32
+            };
+            let places = nibbles.iter().map(|n| n & 15).chain(nibbles.iter().map(|n| n >> 4));
+            values.extend(places.map(|place| d * f32::from(scale) * f32::from(TABLE[usize::from(place)])));
+        }
+    }
+    values
 }

@@ -99,7 +99,7 @@ fn shapes_that_lie_are_refused() {
 
 #[test]
 fn types_that_do_not_run_are_named() {
-    for (id, name) in [(20, "IQ4_NL"), (9, "Q8_1"), (39, "MXFP4"), (4, "Q4_2"), (77, "number 77")] {
+    for (id, name) in [(21, "IQ3_S"), (9, "Q8_1"), (39, "MXFP4"), (4, "Q4_2"), (77, "number 77")] {
         let message = refusal(&RawGguf::sound().with_tensor(tensor("blk.0.x", &[256], id, 320)).bytes());
         assert_eq!(message, format!("tensor blk.0.x: type {name} does not run here"));
     }

@@ -171,7 +171,7 @@ fn largest_values_do_not_overflow() {
                     GgmlType::Q3_K => &[108],
                     GgmlType::Q6_K => &[208],
                     GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
-                    GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 => &[0],
+                    GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 | GgmlType::IQ4_NL | GgmlType::IQ4_XS => &[0],
                     GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => continue,
                 };
                 for (i, byte) in block.iter_mut().enumerate() {

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::Output;
 use super::activations::{Scale, TILE, Term, Tile};
 use crate::formats::quants::Quants;
-use crate::formats::{Format, GROUP, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+use crate::formats::{Format, GROUP, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use crate::packed::Part;
 use crate::{GgmlType, Isa};
 
@@ -42,6 +42,8 @@ pub(super) fn kernel(isa: Isa, ggml_type: GgmlType) -> Option<Multiply> {
         GgmlType::Q4_K => of::<Q4_K>(isa),
         GgmlType::Q5_K => of::<Q5_K>(isa),
         GgmlType::Q6_K => of::<Q6_K>(isa),
+        GgmlType::IQ4_NL => of::<IQ4_NL>(isa),
+        GgmlType::IQ4_XS => of::<IQ4_XS>(isa),
     })
 }
 

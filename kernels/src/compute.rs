@@ -20,19 +20,38 @@ pub enum Isa {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// The same with the int8 dot products of AVX-512 VNNI.
+    /// AVX2 with the int8 dot products of AVX-VNNI.
+    AvxVnni,
+    /// AVX2 with those of AVX-512 VNNI.
     Avx512Vnni,
 }
 
 impl Isa {
     /// The best instruction set of this machine.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-            let vnni = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
-            return if vnni { Self::Avx512Vnni } else { Self::Avx2 };
+        let best_first = [Self::Avx512Vnni, Self::AvxVnni, Self::Avx2];
+        best_first.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Scalar)
+    }
+
+    /// Whether this machine has it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_available(self) -> bool {
+        let avx2 =
+            || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 => avx2(),
+            Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
+            Self::Avx512Vnni => {
+                avx2() && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni")
+            }
         }
-        Self::Scalar
+    }
+
+    /// Whether this machine has it.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn is_available(self) -> bool {
+        self == Self::Scalar
     }
 }
 
@@ -41,6 +60,7 @@ impl fmt::Display for Isa {
         f.write_str(match self {
             Self::Scalar => "no SIMD",
             Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX-VNNI",
             Self::Avx512Vnni => "AVX-512 VNNI",
         })
     }
@@ -95,9 +115,14 @@ impl Compute {
     pub fn cpu(options: ComputeOptions) -> Result<Self> {
         let best = Isa::detect();
         let isa = options.isa.unwrap_or(best);
-        if isa > best {
+        if !isa.is_available() {
             return Err(Error::Isa { asked: isa, best });
         }
+        Self::with_isa(isa, options)
+    }
+
+    /// As [`Compute::cpu`] with `isa`, which the machine must have, or a test provide.
+    pub(crate) fn with_isa(isa: Isa, options: ComputeOptions) -> Result<Self> {
         let pool = Pool::new(options.threads).map_err(Error::Threads)?;
         let scratch = Scratch::new(pool.threads());
         let inner = Inner {

@@ -113,7 +113,7 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
         Isa::Scalar => kernel.run(Scalar),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Compute::cpu` refuses an instruction set that the machine lacks.
-        Isa::Avx2 => unsafe { avx2::run(kernel) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::run(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512Vnni => unsafe { avx512::run(kernel) },

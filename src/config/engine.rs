@@ -65,13 +65,14 @@ impl RawEngine {
             "auto" => None,
             "scalar" => Some(Isa::Scalar),
             "avx2" => Some(Isa::Avx2),
+            "avx-vnni" => Some(Isa::AvxVnni),
             "avx512-vnni" => Some(Isa::Avx512Vnni),
             other => {
-                let problem = format!("must be auto, scalar, avx2 or avx512-vnni, not `{other}`");
+                let problem = format!("must be auto, scalar, avx2, avx-vnni or avx512-vnni, not `{other}`");
                 return Err(invalid("engine.instruction_set", origin, problem));
             }
         };
-        if isa > Some(Isa::detect()) {
+        if isa.is_some_and(|isa| !isa.is_available()) {
             return Err(invalid("engine.instruction_set", origin, "names one that this machine does not have".into()));
         }
         let max_sequences = within("engine.max_sequences", self.max_sequences, 1..=4096, origin)?;

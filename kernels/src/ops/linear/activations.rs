@@ -187,7 +187,7 @@ impl Place {
 fn quantise(isa: Isa, x: &[f32], values: &mut [u8]) -> Scale {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512Vnni => {
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => {
             // SAFETY: this instruction set was detected; the slices are 32 floats and 32 bytes.
             unsafe { avx2::quantise(x, values) }
         }

@@ -3,8 +3,10 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::testing::{compute, random_blocks};
-use crate::{Activations, Compute, ComputeOptions, GgmlType, Isa, PackedMatrix};
+use crate::testing::{compute, compute_with, isas_and_emulated, random_blocks, scale_places};
+use crate::{Activations, Compute, ComputeOptions, GgmlType, PackedMatrix};
+
+mod isas;
 
 fn random_x(rng: &mut fastrand::Rng, tokens: usize, columns: usize) -> Vec<f32> {
     (0..tokens * columns).map(|_| rng.f32() * 2.0 - 1.0).collect()
@@ -37,15 +39,16 @@ fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64, what: &str) {
 
 #[test]
 fn products_are_near_the_plain_sum() {
-    let mut rng = fastrand::Rng::with_seed(2);
-    let compute = compute(2, None);
-    for ggml_type in GgmlType::ALL {
+    for (isa, ggml_type) in isas_and_emulated().into_iter().flat_map(|isa| GgmlType::ALL.map(|t| (isa, t))) {
+        let mut rng = fastrand::Rng::with_seed(2);
+        let compute = compute_with(2, isa, Activations::Int8);
         for (tokens, rows, blocks) in [(1, 1, 1), (5, 13, 3), (70, 33, 2)] {
             let columns = blocks * ggml_type.block_len();
             let bytes = random_blocks(&mut rng, ggml_type, rows * columns);
             let weight = PackedMatrix::pack(&compute, ggml_type, rows, columns, &bytes).unwrap();
             let x = random_x(&mut rng, tokens, columns);
-            assert_close(&product(&compute, &weight, &x), &reference(&compute, &weight, &x), 0.03, ggml_type.name());
+            let what = format!("{} with {isa:?}", ggml_type.name());
+            assert_close(&product(&compute, &weight, &x), &reference(&compute, &weight, &x), 0.03, &what);
         }
     }
 }
@@ -108,28 +111,6 @@ fn a_rows_bits_depend_on_the_row_alone() {
 }
 
 #[test]
-fn instruction_sets_give_the_same_bits() {
-    let mut rng = fastrand::Rng::with_seed(5);
-    for ggml_type in GgmlType::ALL {
-        for activations in [Activations::Int8, Activations::F32] {
-            let with = |isa| Compute::cpu(ComputeOptions { threads: 1, isa: Some(isa), activations }).unwrap();
-            let plain = with(Isa::Scalar);
-            let weight = odd_matrix(&mut rng, &plain, ggml_type, 45);
-            for m in [1, 2, 3, 7, 67] {
-                let mut x = random_x(&mut rng, m, weight.columns());
-                for x in &mut x {
-                    *x *= [0.0, 1e-20, 1.0, 1e6][rng.usize(..4)];
-                }
-                let expected = product(&plain, &weight, &x);
-                for isa in [Isa::Avx2, Isa::Avx512Vnni].into_iter().filter(|&isa| isa <= Isa::detect()) {
-                    assert_eq!(product(&with(isa), &weight, &x), expected, "{} with {isa:?}", ggml_type.name());
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn extremes_stay_in_their_row() {
     let mut rng = fastrand::Rng::with_seed(6);
     let compute = compute(2, None);
@@ -166,14 +147,10 @@ fn largest_values_do_not_overflow() {
             let mut rng = fastrand::Rng::with_seed(7);
             let mut bytes = random_blocks(&mut rng, ggml_type, 8 * columns);
             for block in bytes.chunks_exact_mut(ggml_type.block_bytes()) {
-                let scales: &[usize] = match ggml_type {
-                    GgmlType::Q2_K => &[80, 82],
-                    GgmlType::Q3_K => &[108],
-                    GgmlType::Q6_K => &[208],
-                    GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
-                    GgmlType::Q4_0 | GgmlType::Q5_0 | GgmlType::Q8_0 | GgmlType::IQ4_NL | GgmlType::IQ4_XS => &[0],
-                    GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => continue,
-                };
+                let scales = scale_places(ggml_type);
+                if scales.is_empty() {
+                    continue;
+                }
                 for (i, byte) in block.iter_mut().enumerate() {
                     if !scales.iter().any(|&at| i == at || i == at + 1) {
                         *byte = fill;

@@ -48,8 +48,9 @@ pub(super) fn multiply(isa: Isa, part: &Part, groups: Range<usize>, x: Input<'_>
             let tokens = first..x.num_tokens().min(first + TILE);
             let mut sums = [Sums([[0.0; LANES]; GROUP]); TILE];
             let sums = &mut sums[..tokens.len()];
-            // One token has no use for a cache; its rows are read straight through.
-            let step = if part.is_float() && tokens.len() == 1 { part.columns } else { PANEL };
+            // One token has no use for a cache; its rows are read straight through. The plain version has its panel.
+            let straight = isa >= Isa::Avx2 && part.is_float() && tokens.len() == 1;
+            let step = if straight { part.columns } else { PANEL };
             for start in (0..part.columns).step_by(step) {
                 let columns = start..part.columns.min(start + step);
                 let product = Product { part, rows: rows.clone(), columns, x, first_token: tokens.start };

@@ -8,9 +8,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512_vnni;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::ops::Range;
 
@@ -53,7 +53,9 @@ fn of<F: Format>(isa: Isa) -> Multiply {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::multiply::<F>,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => avx512_vnni::multiply::<F>,
+        Isa::AvxVnni => vnni::multiply_avx::<F>,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => vnni::multiply_avx512::<F>,
         #[cfg(not(target_arch = "x86_64"))]
         _ => multiply::<F, scalar::Scalar>,
     }

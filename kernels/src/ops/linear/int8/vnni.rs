@@ -1,10 +1,13 @@
-//! The integer products of AVX-512 VNNI in 32-byte vectors: `vpdpbusd` adds four products to 32 bits at once.
+//! The integer products of VNNI in 32-byte vectors: `vpdpbusd` adds four products to 32 bits at once. AVX-512 VNNI and
+//! AVX-VNNI are two encodings of the one instruction.
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 #![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
-    __m256i, _mm256_dpbusd_epi32, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_xor_si256,
+    __m256i, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_set1_epi8, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_xor_si256,
 };
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::avx2::{IntegerDot, Vectors, Weights};
@@ -14,19 +17,59 @@ use crate::formats::scaling::Scaling;
 use crate::formats::{CHUNK, Format};
 use crate::packed::Part;
 
-/// The walk with these products, compiled for their instruction set.
+/// The walk with these products, compiled for AVX-512 VNNI.
 ///
 /// # Safety
 /// As of [`super::Multiply`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
+pub(super) unsafe fn multiply_avx512<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { super::multiply::<F, Vectors<Vnni>>(part, groups, x, out) }
+    unsafe { super::multiply::<F, Vectors<Vnni<Evex>>>(part, groups, x, out) }
 }
 
-enum Vnni {}
+/// The walk with these products, compiled for AVX-VNNI.
+///
+/// # Safety
+/// As of [`super::Multiply`].
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(super) unsafe fn multiply_avx<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { super::multiply::<F, Vectors<Vnni<Vex>>>(part, groups, x, out) }
+}
 
-impl IntegerDot for Vnni {
+/// An encoding of `vpdpbusd`.
+trait Encoding {
+    /// Adds to each of 8 sums four products of unsigned and signed bytes.
+    ///
+    /// # Safety
+    /// The instruction must be there in this encoding.
+    unsafe fn add_products(sums: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i;
+}
+
+/// AVX-512 VNNI with AVX-512 VL.
+enum Evex {}
+/// AVX-VNNI.
+enum Vex {}
+
+impl Encoding for Evex {
+    #[inline(always)]
+    unsafe fn add_products(sums: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_dpbusd_epi32(sums, unsigned, signed) }
+    }
+}
+
+impl Encoding for Vex {
+    #[inline(always)]
+    unsafe fn add_products(sums: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_dpbusd_avx_epi32(sums, unsigned, signed) }
+    }
+}
+
+struct Vnni<E>(PhantomData<E>);
+
+impl<E: Encoding> IntegerDot for Vnni<E> {
     /// One factor is unsigned: signed weights get 128 added, which the sum of the activations takes away again.
     #[inline(always)]
     unsafe fn prepare<F: Format>(mut quants: [__m256i; 8]) -> [__m256i; 8] {
@@ -62,7 +105,7 @@ impl IntegerDot for Vnni {
                 for t in 0..T {
                     let x = _mm256_set1_epi32(values.add(t * CHUNK + v * 4).cast::<i32>().read_unaligned());
                     for g in 0..G {
-                        totals[g][t] = _mm256_dpbusd_epi32(totals[g][t], weights[g].quants[v], x);
+                        totals[g][t] = E::add_products(totals[g][t], weights[g].quants[v], x);
                     }
                 }
             }

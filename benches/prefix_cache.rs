@@ -26,6 +26,7 @@ fn start(num_blocks: usize, prefix_cache: bool) -> EngineHandle {
         queue_capacity: 8,
         max_stall: Duration::from_secs(1000),
         prefix_cache,
+        speculation: true,
         seed: 0,
     };
     let mock = MockOptions { num_blocks, vocab_size: VOCAB, ..MockOptions::default() };

@@ -28,6 +28,7 @@ fn start(max_sequences: usize, num_blocks: usize) -> EngineHandle {
         queue_capacity: 1 << 20,
         max_stall: Duration::from_secs(1000),
         prefix_cache: true,
+        speculation: true,
         seed: 0,
     };
     let mock = MockOptions { num_blocks, vocab_size: VOCAB, ..MockOptions::default() };

@@ -16,6 +16,7 @@ pub struct RawEngine {
     pub instruction_set: String,
     pub kv_cache_mib: usize,
     pub prefix_cache: bool,
+    pub speculation: bool,
     pub max_batch_tokens: usize,
     pub max_sequences: usize,
     pub max_queue: usize,
@@ -29,6 +30,7 @@ impl Default for RawEngine {
             instruction_set: "auto".into(),
             kv_cache_mib: 0,
             prefix_cache: true,
+            speculation: true,
             max_batch_tokens: 512,
             max_sequences: 64,
             max_queue: 256,
@@ -48,6 +50,8 @@ pub struct EngineSettings {
     pub kv_cache: Option<usize>,
     /// Whether finished prompts stay cached.
     pub prefix_cache: bool,
+    /// Whether tokens that repeat earlier ones are guessed.
+    pub speculation: bool,
     /// Most tokens of one step.
     pub max_batch_tokens: usize,
     /// Most sequences of one step.
@@ -86,6 +90,7 @@ impl RawEngine {
             isa,
             kv_cache: automatic(within("engine.kv_cache_mib", self.kv_cache_mib, 0..=1 << 24, origin)? << 20),
             prefix_cache: self.prefix_cache,
+            speculation: self.speculation,
             max_batch_tokens,
             max_sequences,
             max_queue: within("engine.max_queue", self.max_queue, 0..=1 << 20, origin)?,

@@ -40,8 +40,8 @@ pub struct SequenceStart {
 pub enum LogitRows {
     /// The prompt is not at its end: nothing is sampled.
     None,
-    /// The last row, to sample from.
-    Last,
+    /// So many last rows, to sample from: the last known token's, and one of each draft behind it.
+    Last(usize),
     /// Every row, for log-probabilities of the prompt; the last one is sampled from if `sample`.
     All {
         /// The chunk reaches the end of the sequence.
@@ -52,7 +52,12 @@ pub enum LogitRows {
 impl LogitRows {
     /// Whether a token is sampled.
     pub fn samples(self) -> bool {
-        matches!(self, Self::Last | Self::All { sample: true })
+        matches!(self, Self::Last(_) | Self::All { sample: true })
+    }
+
+    /// Rows whose tokens are guesses.
+    pub fn num_drafts(self) -> usize {
+        if let Self::Last(rows) = self { rows - 1 } else { 0 }
     }
 }
 
@@ -63,7 +68,7 @@ pub struct SequenceStep {
     pub slot: usize,
     /// Position of its first row.
     pub first_position: usize,
-    /// Its rows of the step.
+    /// Its rows of the step, drafts included.
     pub num_tokens: usize,
     /// Blocks that its table grew by.
     pub num_new_blocks: usize,
@@ -72,6 +77,9 @@ pub struct SequenceStep {
 }
 
 /// One step. The sequences' tokens and new blocks lie one after the other in the order of `sequences`.
+///
+/// Drafts are tokens that the sequence may turn out to have. A draft's row is sampled from if it is the token that was
+/// sampled from the row before; what the rows behind the first wrong one write into the KV cache is written again later.
 ///
 /// Invariant: KV exists for all positions of a sequence before its `first_position`.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +119,7 @@ pub struct SampledToken {
 /// What a step brought one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SequenceOutput {
-    /// So many entries of [`StepOutput::tokens`]; 0 inside a prompt, more than 1 under speculation.
+    /// So many entries of [`StepOutput::tokens`]; 0 inside a prompt, else one more than drafts were right.
     Tokens(usize),
     /// The logits were not finite.
     NotFinite,

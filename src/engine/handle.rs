@@ -97,7 +97,7 @@ pub struct EngineStats {
     pub steps: u64,
     /// Steps that failed.
     pub failed_steps: u64,
-    /// Tokens computed.
+    /// Tokens computed, less drafts that were wrong.
     pub computed_tokens: u64,
     /// Of these, tokens computed before and given up by a preemption.
     pub recomputed_tokens: u64,
@@ -105,6 +105,10 @@ pub struct EngineStats {
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub generation_tokens: u64,
+    /// Tokens drafted.
+    pub drafted_tokens: u64,
+    /// Of these, tokens that were right.
+    pub accepted_tokens: u64,
 }
 
 impl EngineStats {

@@ -1,7 +1,7 @@
 //! An executor without a model, for tests of everything above: the next token is a hash of the whole context.
 //!
-//! It keeps what a model would keep: a cache of slots, where each holds the hash of all tokens up to it, found through
-//! the block tables. A wrong block, a stale one or one shared by mistake gives wrong tokens, as it would in earnest.
+//! It keeps what a model would keep: a cache of slots, where each holds a token and the hash of all tokens up to it, found
+//! through the block tables. A wrong block, a stale one or one shared by mistake gives wrong tokens, as it would in earnest.
 
 use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
@@ -24,6 +24,8 @@ pub struct MockOptions {
     pub cost: StepCost,
     /// Answers recorded by prompt, given instead of hashes.
     pub replay: HashMap<Vec<u32>, Vec<u32>>,
+    /// Seven tokens of eight, as their hash has it, are the one so many places before them.
+    pub quotes: Option<usize>,
     /// A prompt with this token makes its step fail.
     pub failing_token: Option<u32>,
     /// A prompt with this token has logits that are not finite.
@@ -58,9 +60,16 @@ impl StepCost {
 #[derive(Debug)]
 pub struct MockExecutor {
     options: MockOptions,
-    /// Hash of all tokens up to and including this slot's.
-    cache: Vec<u64>,
+    cache: Vec<Cached>,
     sequences: HashMap<usize, MockSequence>,
+}
+
+/// What a slot of the cache holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cached {
+    token: u32,
+    /// Of all tokens up to and including this one.
+    hash: u64,
 }
 
 #[derive(Debug)]
@@ -74,7 +83,7 @@ struct MockSequence {
 impl MockExecutor {
     /// An executor with an empty cache.
     pub fn new(options: MockOptions) -> Self {
-        Self { cache: vec![0; options.num_blocks * BLOCK_SIZE], sequences: HashMap::new(), options }
+        Self { cache: vec![Cached::default(); options.num_blocks * BLOCK_SIZE], sequences: HashMap::new(), options }
     }
 
     /// What it answers to `prompt` alone: the first `num_tokens` tokens, end tokens not looked at.
@@ -83,12 +92,13 @@ impl MockExecutor {
             return recorded.iter().copied().take(num_tokens).collect();
         }
         let mut hash = prompt.iter().fold(0, |hash, &token| mix(hash, token));
-        let mut next = || {
-            let token = token_of(hash, options.vocab_size);
+        let mut tokens = prompt.to_vec();
+        for len in prompt.len()..prompt.len() + num_tokens {
+            let token = options.next_token(hash, len, |position| tokens[position]);
             hash = mix(hash, token);
-            token
-        };
-        (0..num_tokens).map(|_| next()).collect()
+            tokens.push(token);
+        }
+        tokens.split_off(prompt.len())
     }
 
     fn run(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
@@ -127,17 +137,19 @@ impl MockExecutor {
         let has = |token: Option<u32>| token.is_some_and(|token| sequence.prompt.contains(&token));
         assert!(!has(self.options.panicking_token), "the mock executor was asked to panic");
         ensure!(!has(self.options.failing_token), "the mock executor was asked to fail");
-        if self.options.not_finite_token.is_some_and(|token| rows.contains(&token)) {
+        let is_finite = |row: usize| self.options.not_finite_token != Some(rows[row]);
+        let first_sampled = step.num_tokens - 1 - step.logits.num_drafts();
+        if !(0..=first_sampled).all(is_finite) {
             output.sequences.push(SequenceOutput::NotFinite);
             return Ok(());
         }
         let slot =
             |position: usize| sequence.block_table[position / BLOCK_SIZE] as usize * BLOCK_SIZE + position % BLOCK_SIZE;
-        let mut hash = if step.first_position == 0 { 0 } else { self.cache[slot(step.first_position - 1)] };
+        let mut hash = if step.first_position == 0 { 0 } else { self.cache[slot(step.first_position - 1)].hash };
         for (row, &token) in rows.iter().enumerate() {
             hash = mix(hash, token);
             let position = step.first_position + row;
-            self.cache[slot(position)] = hash;
+            self.cache[slot(position)] = Cached { token, hash };
             if let LogitRows::All { .. } = step.logits
                 && position + 1 < sequence.prompt.len()
             {
@@ -145,18 +157,35 @@ impl MockExecutor {
                 output.prompt_logprobs.push(logprob_of(hash, sequence.prompt[position + 1], top));
             }
         }
-        output.sequences.push(SequenceOutput::Tokens(usize::from(step.logits.samples())));
-        if step.logits.samples() {
+        let sampled = if step.logits.samples() { first_sampled..step.num_tokens } else { 0..0 };
+        let num_tokens = output.tokens.len();
+        for row in sampled.take_while(|&row| row == first_sampled || is_finite(row)) {
+            if row > first_sampled && output.tokens.last().is_some_and(|token| token.id != rows[row]) {
+                break;
+            }
+            let position = step.first_position + row;
+            let hash = self.cache[slot(position)].hash;
             let recorded = self.options.replay.get(&sequence.prompt);
             let id = match recorded.and_then(|answer| answer.get(sequence.num_generated)) {
                 Some(&id) => id,
-                None => token_of(hash, self.options.vocab_size),
+                None => self.options.next_token(hash, position + 1, |position| self.cache[slot(position)].token),
             };
             sequence.num_generated += 1;
             let logprob = sequence.spec.params.logprobs.map(|top| logprob_of(hash, id, top));
             output.tokens.push(SampledToken { id, logprob });
         }
+        output.sequences.push(SequenceOutput::Tokens(output.tokens.len() - num_tokens));
         Ok(())
+    }
+}
+
+impl MockOptions {
+    /// The token at position `len`, behind tokens with this hash.
+    fn next_token(&self, hash: u64, len: usize, token_at: impl Fn(usize) -> u32) -> u32 {
+        match self.quotes.and_then(|distance| len.checked_sub(distance)) {
+            Some(position) if hash >> 61 != 0 => token_at(position),
+            _ => token_of(hash, self.vocab_size),
+        }
     }
 }
 

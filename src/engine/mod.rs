@@ -6,6 +6,7 @@ mod admission;
 mod batch;
 mod block_pool;
 mod core;
+mod draft;
 mod encoding;
 mod executor;
 mod handle;

@@ -2,6 +2,7 @@
 //! the model's rows, and its logits into tokens. Owns the encoder, too. Must not know who waits or why a sequence runs.
 
 use std::{
+    ops::Range,
     panic::{self, AssertUnwindSafe},
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -14,7 +15,7 @@ use models::{Encoder, ForwardBatch, KvCache, Model};
 use super::{
     EncoderShape, Executor, TokenLogprob,
     batch::{LogitRows, SampledToken, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput},
-    sampler::{NotFinite, SamplerState, Scratch},
+    sampler::{NotFinite, SamplerState, Scratch, prompt_logprob},
 };
 
 /// Runs steps on a model.
@@ -33,29 +34,41 @@ pub struct ModelRunner {
 #[derive(Debug)]
 struct RunningSequence {
     block_table: Vec<u32>,
-    sampler: SamplerState,
-    /// Kept while log-probabilities of the prompt are to be told.
+    /// Used by one task of a step.
+    sampler: Mutex<SamplerState>,
+    /// Kept where log-probabilities of the prompt are asked for, with so many alternatives.
     prompt: Vec<u32>,
+    prompt_alternatives: u8,
 }
 
 /// Logits of a step, to be sampled before the next one starts.
 #[derive(Debug)]
 pub struct Logits {
-    /// f32 `(rows.len(), vocab_size)`.
+    /// f32 `(logit rows of the step, vocab_size)`.
     values: Tensor,
-    rows: Vec<Row>,
+    tasks: Vec<Task>,
     sequences: Vec<SequenceStep>,
 }
 
-/// What a row of logits is for.
+/// What rows of logits are for.
 #[derive(Debug, Clone, Copy)]
-enum Row {
-    Sample { slot: usize },
-    PromptLogprob { slot: usize, token: u32 },
+struct Task {
+    slot: usize,
+    /// Of the step's rows of logits.
+    first_row: usize,
+    kind: TaskKind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum TaskKind {
+    /// Sample from the first of so many rows, and from the next one while the token is the one drafted there.
+    Sample { num_rows: usize },
+    /// Tell how likely this prompt token was.
+    PromptLogprob { token: u32 },
 }
 
 enum Outcome {
-    Token(SampledToken),
+    Tokens(Vec<SampledToken>),
     Logprob(TokenLogprob),
 }
 
@@ -84,20 +97,24 @@ impl ModelRunner {
         if self.sequences.len() <= start.slot {
             self.sequences.resize_with(start.slot + 1, || None);
         }
-        let wants_prompt = start.spec.prompt_logprobs.is_some();
-        let prompt = if wants_prompt { start.tokens[..start.prompt_len].to_vec() } else { Vec::new() };
-        let sequence = RunningSequence { block_table: Vec::new(), sampler: SamplerState::new(start), prompt };
-        self.sequences[start.slot] = Some(sequence);
+        let alternatives = start.spec.prompt_logprobs;
+        let prompt = if alternatives.is_some() { start.tokens[..start.prompt_len].to_vec() } else { Vec::new() };
+        self.sequences[start.slot] = Some(RunningSequence {
+            block_table: Vec::new(),
+            sampler: Mutex::new(SamplerState::new(start)),
+            prompt,
+            prompt_alternatives: alternatives.unwrap_or(0),
+        });
     }
 
     /// Lays the step out as rows; block tables move into the spans and are put back after the step.
-    fn prepare(&mut self, batch: &StepBatch) -> anyhow::Result<Vec<Row>> {
+    fn prepare(&mut self, batch: &StepBatch) -> anyhow::Result<Vec<Task>> {
         let Self { forward, sequences, .. } = self;
         forward.token_ids.clear();
         forward.token_ids.extend_from_slice(&batch.token_ids);
         forward.spans.clear();
         forward.logit_rows.clear();
-        let mut rows = Vec::with_capacity(batch.sequences.len());
+        let mut tasks = Vec::with_capacity(batch.sequences.len());
         let (mut query_start, mut new_blocks) = (0, &batch.new_blocks[..]);
         for step in &batch.sequences {
             let Some(sequence) = sequences.get_mut(step.slot).and_then(Option::as_mut) else {
@@ -112,17 +129,21 @@ impl ModelRunner {
             if let LogitRows::All { .. } = step.logits {
                 let end = context_len.min(sequence.prompt.len() - 1);
                 for position in step.first_position..end {
+                    let kind = TaskKind::PromptLogprob { token: sequence.prompt[position + 1] };
+                    tasks.push(Task { slot: step.slot, first_row: forward.logit_rows.len(), kind });
                     forward.logit_rows.push((query_start + position - step.first_position) as u32);
-                    rows.push(Row::PromptLogprob { slot: step.slot, token: sequence.prompt[position + 1] });
                 }
             }
+            let query_end = query_start + step.num_tokens;
             if step.logits.samples() {
-                forward.logit_rows.push((query_start + step.num_tokens - 1) as u32);
-                rows.push(Row::Sample { slot: step.slot });
+                let num_rows = 1 + step.logits.num_drafts();
+                let kind = TaskKind::Sample { num_rows };
+                tasks.push(Task { slot: step.slot, first_row: forward.logit_rows.len(), kind });
+                forward.logit_rows.extend((query_end - num_rows..query_end).map(|row| row as u32));
             }
-            query_start += step.num_tokens;
+            query_start = query_end;
         }
-        Ok(rows)
+        Ok(tasks)
     }
 
     fn return_block_tables(&mut self, batch: &StepBatch) {
@@ -133,19 +154,52 @@ impl ModelRunner {
         }
     }
 
-    fn evaluate(&self, row: Row, logits: &[f32]) -> Result<Outcome, NotFinite> {
+    /// Does a task on `logits`, `(rows, vocab_size)`.
+    fn evaluate(&self, task: Task, logits: &[f32], vocab_size: usize) -> Result<Outcome, NotFinite> {
         let lock = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = lock().pop().unwrap_or_default();
-        let (Row::Sample { slot } | Row::PromptLogprob { slot, .. }) = row;
-        let Some(Some(sequence)) = self.sequences.get(slot) else { return Err(NotFinite) };
-        let outcome = match row {
-            Row::Sample { .. } => sequence.sampler.sample(logits, &mut scratch).map(Outcome::Token),
-            Row::PromptLogprob { token, .. } => {
-                sequence.sampler.prompt_logprob(logits, token, &mut scratch).map(Outcome::Logprob)
+        let Some(Some(sequence)) = self.sequences.get(task.slot) else { return Err(NotFinite) };
+        let row = |row: usize| &logits[row * vocab_size..][..vocab_size];
+        let outcome = match task.kind {
+            TaskKind::Sample { num_rows } => {
+                let rows = task.first_row..task.first_row + num_rows;
+                let mut sampler = sequence.sampler.lock().unwrap_or_else(PoisonError::into_inner);
+                self.sample(&mut sampler, rows, row, &mut scratch).map(Outcome::Tokens)
+            }
+            TaskKind::PromptLogprob { token } => {
+                prompt_logprob(row(task.first_row), token, sequence.prompt_alternatives, &mut scratch)
+                    .map(Outcome::Logprob)
             }
         };
         lock().push(scratch);
         outcome
+    }
+
+    /// The tokens of these rows of logits, up to the first that is not the one drafted behind its row.
+    fn sample<'a>(
+        &self,
+        sampler: &mut SamplerState,
+        rows: Range<usize>,
+        logits: impl Fn(usize) -> &'a [f32],
+        scratch: &mut Scratch,
+    ) -> Result<Vec<SampledToken>, NotFinite> {
+        let mut tokens = Vec::with_capacity(1);
+        for row in rows.clone() {
+            let token = match sampler.sample(logits(row), scratch) {
+                Ok(token) => token,
+                // What was sampled before it holds. The next step comes here again.
+                Err(NotFinite) if row > rows.start => break,
+                Err(NotFinite) => return Err(NotFinite),
+            };
+            let id = token.id;
+            sampler.push(id);
+            tokens.push(token);
+            let drafted = self.forward.logit_rows.get(row + 1).filter(|_| row + 1 < rows.end);
+            if drafted.is_none_or(|&row| self.forward.token_ids[row as usize] != id) {
+                break;
+            }
+        }
+        Ok(tokens)
     }
 }
 
@@ -156,12 +210,12 @@ impl Executor for ModelRunner {
         batch.ended.iter().for_each(|&slot| self.end(slot));
         batch.started.iter().for_each(|start| self.start(start));
         let logits = match self.prepare(batch) {
-            Ok(rows) => self.model.forward(&self.forward, &self.kv).map(|logits| (logits, rows)).map_err(Into::into),
+            Ok(tasks) => self.model.forward(&self.forward, &self.kv).map(|logits| (logits, tasks)).map_err(Into::into),
             Err(error) => Err(error),
         };
         self.return_block_tables(batch);
-        let (logits, rows) = logits?;
-        Ok(Logits { values: logits, rows, sequences: batch.sequences.clone() })
+        let (values, tasks) = logits?;
+        Ok(Logits { values, tasks, sequences: batch.sequences.clone() })
     }
 
     fn encoder(&self) -> Option<EncoderShape> {
@@ -181,31 +235,31 @@ impl Executor for ModelRunner {
     }
 
     fn collect(&mut self, ticket: Logits) -> anyhow::Result<StepOutput> {
-        let Logits { values: logits, rows, sequences } = ticket;
-        let outcomes: Vec<OnceLock<Result<Outcome, NotFinite>>> = rows.iter().map(|_| OnceLock::new()).collect();
-        if !rows.is_empty() {
+        let Logits { values: logits, tasks, sequences } = ticket;
+        let outcomes: Vec<OnceLock<Result<Outcome, NotFinite>>> = tasks.iter().map(|_| OnceLock::new()).collect();
+        if !tasks.is_empty() {
             let (num_rows, vocab_size) = logits.dims2()?;
             let logits = logits.to_device(&Device::Cpu)?;
             let (storage, layout) = logits.storage_and_layout();
             let (first, last) = layout.contiguous_offsets().context("logits are not contiguous")?;
             let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { bail!("logits are not f32") };
             let values = &values[first..last];
-            if num_rows != rows.len() {
-                bail!("{num_rows} rows of logits came for {}", rows.len());
+            let wanted = self.forward.logit_rows.len();
+            if num_rows != wanted {
+                bail!("{num_rows} rows of logits came for {wanted}");
             }
-            self.compute.parallel_for(rows.len(), |row| {
-                let logits = &values[row * vocab_size..][..vocab_size];
-                let _ = outcomes[row].set(self.evaluate(rows[row], logits));
+            self.compute.parallel_for(tasks.len(), |task| {
+                let _ = outcomes[task].set(self.evaluate(tasks[task], values, vocab_size));
             });
         }
-        let mut outcomes = rows.iter().zip(outcomes.into_iter().map(OnceLock::into_inner)).peekable();
+        let mut outcomes = tasks.iter().zip(outcomes.into_iter().map(OnceLock::into_inner)).peekable();
         let mut output = StepOutput::default();
         for step in sequences {
             let mut outcome = SequenceOutput::Tokens(0);
             let (tokens, logprobs) = (output.tokens.len(), output.prompt_logprobs.len());
-            while let Some((_, result)) = outcomes.next_if(|(row, _)| row.slot() == step.slot) {
+            while let Some((_, result)) = outcomes.next_if(|(task, _)| task.slot == step.slot) {
                 match result {
-                    Some(Ok(Outcome::Token(token))) => output.tokens.push(token),
+                    Some(Ok(Outcome::Tokens(tokens))) => output.tokens.extend(tokens),
                     Some(Ok(Outcome::Logprob(logprob))) => output.prompt_logprobs.push(logprob),
                     Some(Err(NotFinite)) | None => outcome = SequenceOutput::NotFinite,
                 }
@@ -214,28 +268,10 @@ impl Executor for ModelRunner {
                 output.tokens.truncate(tokens);
                 output.prompt_logprobs.truncate(logprobs);
             } else {
-                self.push_tokens(step.slot, &output.tokens[tokens..]);
                 outcome = SequenceOutput::Tokens(output.tokens.len() - tokens);
             }
             output.sequences.push(outcome);
         }
         Ok(output)
-    }
-}
-
-impl ModelRunner {
-    fn push_tokens(&mut self, slot: usize, tokens: &[SampledToken]) {
-        if let Some(Some(sequence)) = self.sequences.get_mut(slot) {
-            for token in tokens {
-                sequence.sampler.push(token.id);
-            }
-        }
-    }
-}
-
-impl Row {
-    fn slot(self) -> usize {
-        let (Self::Sample { slot } | Self::PromptLogprob { slot, .. }) = self;
-        slot
     }
 }

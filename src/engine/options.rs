@@ -24,13 +24,15 @@ pub struct EngineOptions {
     pub max_stall: Duration,
     /// Share the KV of common prefixes.
     pub prefix_cache: bool,
+    /// Guess tokens that repeat earlier ones, and compute several a step; no answer changes by it.
+    pub speculation: bool,
     /// Seeds the sampling of requests that bring no seed of their own.
     pub seed: u64,
 }
 
 impl EngineOptions {
-    /// Rows of logits that one step may ask for: one per sequence, and some for log-probabilities of prompts. The
-    /// model's workspaces are made for so many.
+    /// Rows of logits that one step may ask for: one per sequence, and some for log-probabilities of prompts or drafts.
+    /// The model's workspaces are made for so many.
     pub fn max_logit_rows(&self) -> usize {
         self.max_sequences + 32
     }

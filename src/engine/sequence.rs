@@ -11,6 +11,7 @@ use super::{
     admission::Permit,
     batch::{SampledToken, SamplingSpec, SequenceStart},
     block_pool::BlockTable,
+    draft::Drafter,
     prefix_cache::{Chain, NodeId, Prefix},
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Sequence {
     pub awaits: Option<NodeId>,
     pub scope: CacheScope,
     pub spec: Arc<SamplingSpec>,
+    pub drafter: Drafter,
     pub deadline: Option<Instant>,
     pub output: Output,
 }
@@ -76,12 +78,14 @@ impl Sequence {
             stop_token_ids: request.stop_token_ids,
             prompt_logprobs: request.prompt_logprobs,
         };
+        let prompt_len = request.prompt.len();
+        let drafter = Drafter::new(prompt_len, prompt_len + request.max_tokens);
         Self {
             id,
             user: request.user,
             weight: request.weight.max(1),
             priority: request.priority,
-            prompt_len: request.prompt.len(),
+            prompt_len,
             token_ids: request.prompt,
             max_tokens: request.max_tokens,
             num_computed_tokens: 0,
@@ -92,6 +96,7 @@ impl Sequence {
             awaits: None,
             scope: request.scope,
             spec: Arc::new(spec),
+            drafter,
             deadline: request.deadline,
             output: Output {
                 events,
@@ -178,14 +183,14 @@ impl Sequence {
         (self.num_generated() >= self.max_tokens).then_some(FinishReason::Length)
     }
 
-    /// Notes log-probabilities of prompt tokens and tells them when they are complete.
-    pub fn append_prompt_logprobs(&mut self, logprobs: impl Iterator<Item = TokenLogprob>) {
+    /// Notes log-probabilities of prompt tokens, and tells them with the last chunk: no preemption brings that again.
+    pub fn append_prompt_logprobs(&mut self, logprobs: impl Iterator<Item = TokenLogprob>, is_last: bool) {
         let known = &mut self.output.prompt_logprobs;
         if known.is_empty() {
             known.push(None);
         }
         known.extend(logprobs.map(Some));
-        if known.len() == self.prompt_len {
+        if is_last {
             let known = std::mem::take(known);
             self.output.send(TokenEvent::Prompt(known));
         }

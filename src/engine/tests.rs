@@ -22,6 +22,7 @@ fn options() -> EngineOptions {
         queue_capacity: 8,
         max_stall: Duration::from_millis(100),
         prefix_cache: true,
+        speculation: true,
         seed: 1,
     }
 }

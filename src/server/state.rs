@@ -164,6 +164,8 @@ impl AppState {
             prefix_queries: stats.prefix_queries,
             prefix_hits: stats.prefix_hits,
             preemptions: stats.preemptions,
+            drafted_tokens: stats.drafted_tokens,
+            accepted_tokens: stats.accepted_tokens,
         };
         self.metrics.engine(&generator.model().id, gauges);
     }

@@ -64,6 +64,7 @@ impl Sizes {
             queue_capacity: engine.max_queue,
             max_stall: engine.max_stall,
             prefix_cache: engine.prefix_cache,
+            speculation: engine.speculation,
             seed: rand::random(),
         };
         let plan = MemoryPlan::new(file, options.max_tokens_per_step, options.max_logit_rows())?;
@@ -161,6 +162,7 @@ mod tests {
             queue_capacity: 1,
             max_stall: std::time::Duration::from_millis(1),
             prefix_cache: true,
+            speculation: true,
             seed: 0,
         }
     }

@@ -69,6 +69,7 @@ impl Setup {
                 queue_capacity: 4,
                 max_stall: Duration::from_millis(100),
                 prefix_cache: true,
+                speculation: true,
                 seed: 1,
             },
             manifest: Manifest::default(),

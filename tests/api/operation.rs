@@ -84,6 +84,8 @@ async fn metrics_are_real_series_under_known_names() {
         ("vllm:prefix_cache_queries_total", 0.0),
         ("vllm:prefix_cache_hits_total", 0.0),
         ("vllm:num_preemptions_total", 0.0),
+        ("vllm:spec_decode_num_draft_tokens_total", 0.0),
+        ("vllm:spec_decode_num_accepted_tokens_total", 0.0),
     ] {
         assert!(value(&format!("{counter}{label}")) >= least, "{counter}");
         assert!(text.contains(&format!("# TYPE {counter} counter")));

@@ -82,15 +82,6 @@ impl SamplerState {
         }
     }
 
-    /// The log-probability of the prompt token `id` after the context that `row` belongs to.
-    ///
-    /// # Errors
-    /// When a logit is infinite or not a number.
-    pub fn prompt_logprob(&self, row: &[f32], id: u32, scratch: &mut Scratch) -> Result<TokenLogprob, NotFinite> {
-        let max = passes::finite_max(row).ok_or(NotFinite)?;
-        Ok(logprob(row, max, id, self.spec.prompt_logprobs.unwrap_or(0), scratch))
-    }
-
     fn choose(&self, logits: &[f32], max: f32, scratch: &mut Scratch) -> u32 {
         let params = &self.spec.params;
         if params.temperature < COLDEST || params.top_k == 1 {
@@ -149,6 +140,15 @@ fn choose_among(candidates: &[Candidate], draw: f64) -> u32 {
         }
     }
     candidates.last().map_or(0, |candidate| candidate.id)
+}
+
+/// The log-probability of the prompt token `id` after the context that `row` belongs to, and `top` others.
+///
+/// # Errors
+/// When a logit is infinite or not a number.
+pub fn prompt_logprob(row: &[f32], id: u32, top: u8, scratch: &mut Scratch) -> Result<TokenLogprob, NotFinite> {
+    let max = passes::finite_max(row).ok_or(NotFinite)?;
+    Ok(logprob(row, max, id, top, scratch))
 }
 
 fn logprob(row: &[f32], max: f32, id: u32, top: u8, scratch: &mut Scratch) -> TokenLogprob {

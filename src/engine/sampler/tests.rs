@@ -211,8 +211,7 @@ fn logprobs_are_of_the_plain_softmax() {
     assert!((f64::from(logprob.logprob) - 0.1f64.ln()).abs() < 1e-5);
     assert_eq!(logprob.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 4, 3]);
     assert!((f64::from(logprob.top[0].1) - 0.4f64.ln()).abs() < 1e-5);
-    let prompt = SamplingSpec { prompt_logprobs: Some(1), ..spec(params()) };
-    let prompt = state_of(prompt, &[0], &[]).prompt_logprob(&logits(&SHARES), 2, &mut Scratch::default()).unwrap();
+    let prompt = prompt_logprob(&logits(&SHARES), 2, 1, &mut Scratch::default()).unwrap();
     assert!((f64::from(prompt.logprob) - 0.05f64.ln()).abs() < 1e-5);
     assert_eq!(prompt.top.len(), 1);
 }
@@ -231,7 +230,7 @@ fn what_is_not_finite_is_an_error_whatever_the_parameters() {
             assert_eq!(result, Err(NotFinite));
         }
     }
-    assert!(state(params()).prompt_logprob(&[f32::NAN], 0, &mut Scratch::default()).is_err());
+    assert!(prompt_logprob(&[f32::NAN], 0, 0, &mut Scratch::default()).is_err());
 }
 
 #[test]

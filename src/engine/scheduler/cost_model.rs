@@ -1,5 +1,6 @@
 //! What a step costs, learnt from the steps themselves: how many prompt tokens may ride with running streams so that
-//! these do not stand still for longer than a configured time. Must not know sequences or blocks.
+//! these do not stand still for longer than a configured time, and what a row more costs beside the time that it may
+//! save. Must not know sequences or blocks.
 
 use std::time::Duration;
 
@@ -14,15 +15,18 @@ const LEAST_CHUNK: usize = 8;
 const FADE_OF_EXCESS: f64 = 0.99;
 /// Beyond this share an excess says that the estimate was wrong, which the next one will not be.
 const MOST_EXCESS: f64 = 0.5;
+/// A row costs at least this share of the time between a stream's tokens, whatever was measured: before anything was.
+const LEAST_SHARE_OF_ROW: f64 = 0.1;
 
-/// An estimate of step time: one part for the running streams together, and per prompt token a line over the number
-/// of tokens before it, for those are what attention reads.
+/// An estimate of step time: a line over the rows of running streams, and per prompt token one over the number of tokens
+/// before it, for those are what attention reads.
 #[derive(Debug, Clone)]
 pub(super) struct CostModel {
     /// Seconds.
     limit: f64,
-    /// Seconds of a step of running streams only, a moving average.
-    streams: Option<f64>,
+    /// Seconds of a step of running streams only, over their rows.
+    streams: Line,
+    /// Seconds of a prompt token, over the tokens before it.
     per_token: Line,
     /// By what share of its estimate a step with prompts has lately taken longer, at worst: steps stay so far below the
     /// limit.
@@ -48,16 +52,17 @@ pub(super) struct PromptWork {
     pub pairs: usize,
 }
 
-/// A line through what recent steps took per token: least squares, each step weighing as many tokens as it had, older
-/// ones fading.
-#[derive(Debug, Clone, Copy, Default)]
+/// A rising line through what recent steps took: weighted least squares, older ones fading.
+#[derive(Debug, Clone, Copy)]
 struct Line {
-    /// Seconds per token at the beginning of a sequence; 0 before anything is known.
+    /// The slope gives way only to steps that differ from each other: a usual difference, squared.
+    stiffness: f64,
+    /// Seconds at 0; 0 before anything is known.
     base: f64,
-    /// Seconds per token and token before it.
+    /// Seconds more at 1.
     slope: f64,
     weight: f64,
-    mean_context: f64,
+    mean_place: f64,
     mean: f64,
     /// Weighted sums of squared and mixed differences from the means.
     spread: f64,
@@ -68,34 +73,44 @@ impl CostModel {
     /// A model that knows nothing yet but the limit.
     pub fn new(limit: Duration) -> Self {
         let limit = limit.as_secs_f64();
-        Self { limit, streams: None, per_token: Line::default(), excess: 0.0, largest: FIRST_CHUNK / 2 }
+        let (streams, per_token) = (Line::new(1.0), Line::new(100.0));
+        Self { limit, streams, per_token, excess: 0.0, largest: FIRST_CHUNK / 2 }
     }
 
-    /// What the prompts of the next step may cost beside running streams, or without any.
-    pub fn prompt_budget(&self, has_streams: bool) -> PromptBudget {
+    /// What the prompts of the next step may cost beside so many rows of running streams.
+    pub fn prompt_budget(&self, stream_rows: usize) -> PromptBudget {
         let aim = self.limit / (1.0 + self.excess);
-        let seconds = if has_streams { aim - self.streams.unwrap_or(0.0) } else { aim * UNATTENDED };
+        let seconds = if stream_rows > 0 { aim - self.streams.at(stream_rows as f64) } else { aim * UNATTENDED };
         PromptBudget { seconds, per_token: self.per_token, tokens: self.largest * 2, least: LEAST_CHUNK }
     }
 
+    /// What a row more costs a step of so many streams, as a share of the time that each of their tokens takes: a draft
+    /// that is right with a greater chance than this is worth its row.
+    pub fn share_of_row(&self, num_streams: usize) -> f64 {
+        let num_streams = num_streams as f64;
+        let share = self.streams.slope * num_streams / self.streams.at(num_streams).max(f64::MIN_POSITIVE);
+        share.max(LEAST_SHARE_OF_ROW)
+    }
+
     /// Learns from a step.
-    pub fn observe(&mut self, num_streams: usize, prompts: PromptWork, elapsed: Duration) {
+    pub fn observe(&mut self, stream_rows: usize, prompts: PromptWork, elapsed: Duration) {
         let elapsed = elapsed.as_secs_f64();
         if prompts.tokens == 0 {
-            self.streams = Some(self.streams.map_or(elapsed, |known| known + 0.2 * (elapsed - known)));
+            self.streams.observe(stream_rows as f64, elapsed, 1.0);
             return;
         }
         // A few tokens say little about many: their share of the fixed cost is not theirs.
         if prompts.tokens < LEAST_CHUNK {
             return;
         }
-        let streams = if num_streams > 0 { self.streams.unwrap_or(0.0) } else { 0.0 };
+        let streams = if stream_rows > 0 { self.streams.at(stream_rows as f64) } else { 0.0 };
         if self.per_token.is_known() {
             let estimate = streams + self.per_token.seconds(prompts);
             self.excess = (elapsed / estimate - 1.0).min(MOST_EXCESS).max(FADE_OF_EXCESS * self.excess);
         }
         self.largest = self.largest.max(prompts.tokens);
-        self.per_token.observe(prompts, (elapsed - streams).max(1e-9));
+        let (tokens, pairs) = (prompts.tokens as f64, prompts.pairs as f64);
+        self.per_token.observe(pairs / tokens, (elapsed - streams).max(1e-9) / tokens, tokens);
     }
 }
 
@@ -131,13 +146,22 @@ impl PromptWork {
 impl Line {
     /// A step keeps so much of its weight at the next one.
     const FADE: f64 = 0.9;
-    /// The slope gives way only to steps that differ from each other: the square of a usual difference, tokens.
-    const STIFFNESS: f64 = 100.0 * 100.0;
+
+    /// A line of which nothing is known but how much the places of two steps usually differ.
+    fn new(usual_difference: f64) -> Self {
+        let stiffness = usual_difference * usual_difference;
+        Self { stiffness, base: 0.0, slope: 0.0, weight: 0.0, mean_place: 0.0, mean: 0.0, spread: 0.0, mixed: 0.0 }
+    }
 
     fn is_known(&self) -> bool {
         self.weight > 0.0
     }
 
+    fn at(&self, place: f64) -> f64 {
+        self.base + self.slope * place
+    }
+
+    /// Of prompt tokens, on a line over the tokens before each.
     fn seconds(&self, work: PromptWork) -> f64 {
         self.base * work.tokens as f64 + self.slope * work.pairs as f64
     }
@@ -149,25 +173,23 @@ impl Line {
         }
         let seconds = seconds.max(0.0);
         // seconds = first * n + slope / 2 * n^2, solved for n without a difference of two near numbers.
-        let first = self.base + self.slope * position as f64;
+        let first = self.at(position as f64);
         (2.0 * seconds / (first + (first * first + 2.0 * self.slope * seconds).sqrt())) as usize
     }
 
-    fn observe(&mut self, work: PromptWork, seconds: f64) {
-        let weight = work.tokens as f64;
-        let (context, per_token) = (work.pairs as f64 / weight, seconds / weight);
+    fn observe(&mut self, place: f64, seconds: f64, weight: f64) {
         let before = self.weight * Self::FADE;
         self.weight = before + weight;
         let share = weight / self.weight;
-        let (from_context, from_mean) = (context - self.mean_context, per_token - self.mean);
-        self.mean_context += share * from_context;
+        let (from_place, from_mean) = (place - self.mean_place, seconds - self.mean);
+        self.mean_place += share * from_place;
         self.mean += share * from_mean;
-        self.spread = Self::FADE * self.spread + before * share * from_context * from_context;
-        self.mixed = Self::FADE * self.mixed + before * share * from_context * from_mean;
-        let stiffness = Self::STIFFNESS * self.weight;
+        self.spread = Self::FADE * self.spread + before * share * from_place * from_place;
+        self.mixed = Self::FADE * self.mixed + before * share * from_place * from_mean;
+        let stiffness = self.stiffness * self.weight;
         let slope = (self.mixed + stiffness * self.slope) / (self.spread + stiffness);
-        self.slope = slope.clamp(0.0, self.mean / self.mean_context.max(1.0));
-        self.base = (self.mean - self.slope * self.mean_context).max(1e-9);
+        self.slope = slope.clamp(0.0, self.mean / self.mean_place.max(1.0));
+        self.base = (self.mean - self.slope * self.mean_place).max(1e-9);
     }
 }
 
@@ -198,7 +220,7 @@ mod tests {
         fn compute(&mut self, model: &mut CostModel, len: usize) -> Vec<f64> {
             let (mut position, mut times) = (0, Vec::new());
             while position < len {
-                let tokens = model.prompt_budget(true).take(position, len - position);
+                let tokens = model.prompt_budget(1).take(position, len - position);
                 let work = PromptWork::of(position, tokens);
                 let seconds = self.seconds(work);
                 model.observe(1, work, Duration::from_secs_f64(seconds));
@@ -245,8 +267,28 @@ mod tests {
         for _ in 0..50 {
             model.observe(64, PromptWork::default(), Duration::from_secs_f64(2.0 * LIMIT));
         }
-        let mut budget = model.prompt_budget(true);
+        let mut budget = model.prompt_budget(64);
         assert_eq!([budget.take(0, 5), budget.take(9, 100), budget.take(0, 1)], [5, 3, 0]);
         assert!(budget.is_spent());
+    }
+
+    #[test]
+    fn a_row_costs_less_of_a_token_the_fewer_streams_there_are() {
+        let mut model = CostModel::new(Duration::from_secs_f64(LIMIT));
+        assert!((model.share_of_row(1) - LEAST_SHARE_OF_ROW).abs() < 1e-9, "nothing is known");
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..200 {
+            let rows = random.usize(1..9);
+            let seconds = (0.004 + 0.001 * rows as f64) * (0.9 + 0.2 * random.f64());
+            model.observe(rows, PromptWork::default(), Duration::from_secs_f64(seconds));
+        }
+        for (streams, share) in [(1, 1.0 / 5.0), (4, 4.0 / 8.0), (16, 16.0 / 20.0)] {
+            let found = model.share_of_row(streams);
+            assert!((found / share - 1.0).abs() < 0.25, "{found} beside {streams} streams, not {share}");
+        }
+        for _ in 0..1000 {
+            model.observe(8, PromptWork::default(), Duration::from_secs_f64(0.012));
+        }
+        assert!(model.share_of_row(1) > 0.15, "what was learnt is kept while nothing differs");
     }
 }

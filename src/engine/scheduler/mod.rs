@@ -3,6 +3,7 @@
 //! ids: must not know tensors, threads or what time it is other than by being told.
 
 mod cost_model;
+mod decode;
 mod fair_queue;
 mod growth;
 mod preempt;
@@ -109,8 +110,8 @@ impl Scheduler {
         batch.clear();
         self.sweep(now);
         self.growth.step();
-        self.make_room();
-        self.schedule_decodes(batch);
+        let has_newcomer = self.make_room();
+        self.schedule_decodes(has_newcomer, batch);
         self.schedule_prefills(now, batch);
         // A step without sequences is none: the executor hears of these with the next one.
         if !batch.sequences.is_empty() {
@@ -120,7 +121,8 @@ impl Scheduler {
 
     /// Takes a step's tokens; `elapsed` is what it took.
     pub fn commit(&mut self, batch: &StepBatch, output: StepOutput, elapsed: Duration, now: Instant) {
-        let is_prompt = |step: &&SequenceStep| step.num_tokens > 1 || step.logits == LogitRows::None;
+        let is_prompt =
+            |step: &&SequenceStep| step.num_tokens - step.logits.num_drafts() > 1 || step.logits == LogitRows::None;
         let prompts = batch.sequences.iter().filter(is_prompt).fold(PromptWork::default(), |sum, step| {
             let work = PromptWork::of(step.first_position, step.num_tokens);
             PromptWork { tokens: sum.tokens + work.tokens, pairs: sum.pairs + work.pairs }
@@ -139,12 +141,12 @@ impl Scheduler {
                     self.end(step.slot);
                 }
                 SequenceOutput::Tokens(count) => {
-                    if let LogitRows::All { .. } = step.logits {
+                    if let LogitRows::All { sample } = step.logits {
                         let end = (step.first_position + step.num_tokens).min(sequence.prompt_len - 1);
                         let rows = prompt_logprobs.by_ref().take(end.saturating_sub(step.first_position));
-                        sequence.append_prompt_logprobs(rows);
+                        sequence.append_prompt_logprobs(rows, sample);
                     }
-                    let reason = self.advance(*step, tokens.by_ref().take(count));
+                    let reason = self.advance(*step, count, tokens.by_ref().take(count));
                     if let Some(reason) = reason {
                         self.finish(step.slot, reason, now);
                     }
@@ -153,17 +155,14 @@ impl Scheduler {
         }
     }
 
-    /// A sequence's step is done: its KV counts, and its new tokens are appended.
-    fn advance(&mut self, step: SequenceStep, tokens: impl Iterator<Item = SampledToken>) -> Option<FinishReason> {
+    /// A sequence's step is done: its new tokens are appended, and the KV of those that are its own counts.
+    fn advance(
+        &mut self,
+        step: SequenceStep,
+        num_sampled: usize,
+        tokens: impl Iterator<Item = SampledToken>,
+    ) -> Option<FinishReason> {
         let sequence = self.slots[step.slot].as_mut()?;
-        let computed = sequence.num_computed_tokens + step.num_tokens;
-        sequence.num_computed_tokens = computed.min(sequence.token_ids.len());
-        let high_water = sequence.high_water;
-        self.stats.computed_tokens += step.num_tokens as u64;
-        self.stats.recomputed_tokens += high_water.saturating_sub(step.first_position).min(step.num_tokens) as u64;
-        sequence.high_water = high_water.max(computed);
-        let prefix = Prefix { tokens: &sequence.token_ids[..sequence.num_computed_tokens], scope: sequence.scope };
-        self.cache.complete(&mut sequence.chain, prefix, &sequence.block_table);
         let mut reason = None;
         for token in tokens {
             self.stats.generation_tokens += 1;
@@ -172,6 +171,19 @@ impl Scheduler {
                 break;
             }
         }
+        // Every token that was sampled behind a draft says that the draft was right.
+        let (num_drafts, num_accepted) = (step.logits.num_drafts(), num_sampled.saturating_sub(1));
+        self.stats.drafted_tokens += num_drafts as u64;
+        self.stats.accepted_tokens += num_accepted as u64;
+        self.queue.charge(sequence.user, sequence.weight, num_accepted);
+        let num_computed = step.num_tokens - num_drafts + num_accepted;
+        let high_water = sequence.high_water;
+        self.stats.computed_tokens += num_computed as u64;
+        self.stats.recomputed_tokens += high_water.saturating_sub(step.first_position).min(num_computed) as u64;
+        sequence.num_computed_tokens = (step.first_position + num_computed).min(sequence.token_ids.len());
+        sequence.high_water = high_water.max(sequence.num_computed_tokens);
+        let prefix = Prefix { tokens: &sequence.token_ids[..sequence.num_computed_tokens], scope: sequence.scope };
+        self.cache.complete(&mut sequence.chain, prefix, &sequence.block_table);
         reason
     }
 
@@ -225,35 +237,24 @@ impl Scheduler {
         }
     }
 
-    /// One token for every sequence that is not inside its prompt. [`Scheduler::make_room`] has seen to the blocks.
-    fn schedule_decodes(&mut self, batch: &mut StepBatch) {
-        for slot in 0..self.slots.len() {
-            let Some(sequence) = self.slots[slot].as_mut().filter(|sequence| sequence.is_decoding()) else { continue };
-            if sequence.needs_block() {
-                match self.cache.allocate() {
-                    Some(block) => sequence.block_table.push(block),
-                    None => continue,
-                }
-            }
-            self.push_step(slot, 1, batch);
-        }
-    }
-
-    /// Puts `num_tokens` of a sequence into the batch and charges its user for those not charged before.
-    fn push_step(&mut self, slot: usize, num_tokens: usize, batch: &mut StepBatch) {
+    /// Puts `num_known` of a sequence's tokens and `num_drafts` behind its last one into the batch, and charges its user
+    /// for those known and not charged before.
+    fn push_step(&mut self, slot: usize, num_known: usize, num_drafts: usize, batch: &mut StepBatch) {
         let Some(sequence) = &mut self.slots[slot] else { return };
         let first = sequence.num_computed_tokens;
-        let end = first + num_tokens;
+        let end = first + num_known;
         let sample = end == sequence.token_ids.len();
         let logits = match (sequence.wants_prompt_logprobs(), sample) {
             (true, sample) => LogitRows::All { sample },
-            (false, true) => LogitRows::Last,
+            (false, true) => LogitRows::Last(1 + num_drafts),
             (false, false) => LogitRows::None,
         };
         let new_blocks = &sequence.block_table.blocks()[sequence.num_sent_blocks..];
         let num_new_blocks = new_blocks.len();
         batch.new_blocks.extend(new_blocks.iter().map(Block::id));
         batch.token_ids.extend_from_slice(&sequence.token_ids[first..end]);
+        batch.token_ids.extend(sequence.drafter.guesses(&sequence.token_ids).take(num_drafts));
+        let num_tokens = num_known + num_drafts;
         batch.sequences.push(SequenceStep { slot, first_position: first, num_tokens, num_new_blocks, logits });
         sequence.num_sent_blocks += num_new_blocks;
         let (user, weight) = (sequence.user, sequence.weight);

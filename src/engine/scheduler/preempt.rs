@@ -6,10 +6,11 @@ use std::{cmp::Reverse, collections::HashMap};
 use super::{Scheduler, Sequence, fair_queue};
 
 impl Scheduler {
-    /// Preempts until every running stream can take its next token, then for the next in the queue.
+    /// Preempts until every running stream can take its next token, then for the next in the queue. Whether that one
+    /// can start.
     ///
     /// The oldest of the highest priority is never the victim of want: it ends, and so in turn does everyone.
-    pub(super) fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) -> bool {
         loop {
             let needed =
                 self.slots.iter().flatten().filter(|sequence| sequence.is_decoding() && sequence.needs_block());
@@ -20,20 +21,20 @@ impl Scheduler {
             self.preempt(victim);
             self.growth.overflowed();
         }
-        self.make_room_for_newcomer();
+        self.make_room_for_newcomer()
     }
 
     /// The next in the queue may replace sequences of lower priority, and those of a user who runs more for its weight,
     /// even with one less against one more. The newcomer's user must have nothing running, or lag behind by more than
     /// the exchange throws away: so exchanges even users out and do not go on for ever.
-    fn make_room_for_newcomer(&mut self) {
+    fn make_room_for_newcomer(&mut self) -> bool {
         if self.next_newcomer().is_none() {
-            return;
+            return false;
         }
         while let Some(newcomer) = self.queue.front() {
             let demand = self.demand(newcomer);
             if !self.free_slots.is_empty() && self.fits(&demand, self.reserve()) {
-                break;
+                return true;
             }
             let running = self.running_by_user();
             let may_replace = |sequence: &Sequence| {
@@ -51,6 +52,7 @@ impl Scheduler {
             let Some(victim) = self.newest_of_lowest(may_replace) else { break };
             self.preempt(victim);
         }
+        false
     }
 
     /// Whether `newcomer` has a better right to a slot than a running `sequence`. Its

@@ -25,11 +25,12 @@ impl Scheduler {
     /// Fills the rest of the step with prompt tokens.
     pub(super) fn schedule_prefills(&mut self, now: Instant, batch: &mut StepBatch) {
         self.requeue_awaiting();
-        let has_streams = !batch.sequences.is_empty();
         let room = self.options.max_tokens_per_step - batch.token_ids.len();
-        let mut budget = self.cost.prompt_budget(has_streams);
+        // Drafts are made where no prompt is there to ride with them.
+        let streams = batch.token_ids.len();
+        let mut budget = self.cost.prompt_budget(streams);
         budget.limit_tokens(room);
-        let mut logit_rows = self.options.max_logit_rows() - batch.sequences.len();
+        let mut logit_rows = self.options.max_logit_rows() - streams;
         let in_prompt = |slot: &usize| self.slots[*slot].as_ref().is_some_and(|sequence| !sequence.is_decoding());
         let mut partial: Vec<usize> = (0..self.slots.len()).filter(in_prompt).collect();
         let mut reserve = None;
@@ -87,7 +88,7 @@ impl Scheduler {
         if tokens == 0 {
             return 0;
         }
-        self.push_step(slot, tokens, batch);
+        self.push_step(slot, tokens, 0, batch);
         if all_rows { tokens } else { 1 }
     }
 

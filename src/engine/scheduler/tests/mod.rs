@@ -3,5 +3,6 @@
 mod floors;
 mod rules;
 mod simulation;
+mod speculation;
 mod storm;
 mod take_over;

@@ -163,6 +163,17 @@ fn a_prompt_broken_off_tells_its_logprobs_once() {
 }
 
 #[test]
+fn a_prompt_broken_off_before_its_last_token_tells_its_logprobs_once() {
+    let mut simulation = Simulation::new(EngineOptions { max_sequences: 1, max_tokens_per_step: 64, ..options() });
+    simulation.submit(EngineRequest { prompt_logprobs: Some(1), ..request(1, prompt(1, 33), 5) });
+    simulation.step();
+    simulation.submit(EngineRequest { priority: 1, ..request(2, prompt(2, 30), 5) });
+    simulation.run();
+    assert_eq!(simulation.scheduler.stats().preemptions, 1);
+    simulation.check_ends();
+}
+
+#[test]
 fn what_is_not_finite_leaves_nothing_in_the_cache() {
     let mock = MockOptions { not_finite_token: Some(7), ..MockOptions::default() };
     let mut simulation = Simulation::with_mock(EngineOptions { max_tokens_per_step: 64, ..options() }, mock);

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernels::BLOCK_SIZE;
 use tokio::sync::mpsc;
 
 use crate::engine::{
     CacheScope, EngineError, EngineOptions, EngineRequest, Executor, FinishReason, MockExecutor, MockOptions,
-    SamplingParams, Standing, StepCost, TokenEvent, TokenUsage, admission::Admission, batch::StepBatch,
-    scheduler::Scheduler, sequence::Submission,
+    SamplingParams, SequenceOutput, SequenceStep, Standing, StepCost, TokenEvent, TokenUsage, admission::Admission,
+    batch::StepBatch, scheduler::Scheduler, sequence::Submission,
 };
 
 pub const VOCAB: u32 = 50_000;
@@ -68,6 +69,7 @@ pub fn options() -> EngineOptions {
         queue_capacity: 100_000,
         max_stall: Duration::from_millis(100),
         prefix_cache: true,
+        speculation: true,
         seed: 0,
     }
 }
@@ -196,18 +198,22 @@ impl Simulation {
             let is_stream = sequence.as_ref().is_some_and(|sequence| sequence.is_decoding());
             assert!(!is_stream || in_step(slot), "a stream is left out of a step");
         }
-        for step in &self.batch.sequences {
-            let user = self.scheduler.slots[step.slot].as_ref().unwrap().user;
-            *self.served.entry(user).or_default() += step.num_tokens;
-        }
+        self.check_drafts();
         let elapsed = self.cost.of(&self.batch);
         self.now += elapsed;
         self.num_steps += 1;
         assert!(self.num_steps < 200_000, "steps without end: {:?}", self.scheduler.stats());
         match self.executor.submit(&self.batch) {
             Ok(output) => {
-                let logit_rows = output.tokens.len() + output.prompt_logprobs.len();
-                assert!(logit_rows <= self.scheduler.options.max_logit_rows());
+                let sampled = |step: &SequenceStep| usize::from(step.logits.samples()) + step.logits.num_drafts();
+                let sampled = self.batch.sequences.iter().map(sampled).sum::<usize>();
+                assert!(sampled + output.prompt_logprobs.len() <= self.scheduler.options.max_logit_rows());
+                for (step, outcome) in self.batch.sequences.iter().zip(&output.sequences) {
+                    let SequenceOutput::Tokens(sampled) = *outcome else { continue };
+                    let user = self.scheduler.slots[step.slot].as_ref().unwrap().user;
+                    let computed = step.num_tokens - step.logits.num_drafts() + sampled.saturating_sub(1);
+                    *self.served.entry(user).or_default() += computed;
+                }
                 self.scheduler.commit(&self.batch, output, elapsed, self.now);
             }
             Err(error) => self.scheduler.fail(&self.batch, &error.to_string()),
@@ -216,6 +222,20 @@ impl Simulation {
         self.admission.set_start_interval(self.scheduler.start_interval());
         self.poll();
         true
+    }
+
+    /// No drafts beside a prompt, but that of one who came in where another did not fit; none beyond what the requests
+    /// may become.
+    fn check_drafts(&self) {
+        let is_drafting = self.batch.sequences.iter().any(|step| step.logits.num_drafts() > 0);
+        for step in &self.batch.sequences {
+            let sequence = self.scheduler.slots[step.slot].as_ref().unwrap();
+            let has_come = self.batch.started.iter().any(|start| start.slot == step.slot);
+            assert!(!is_drafting || sequence.is_decoding() || has_come, "drafts beside a prompt");
+            let longest = sequence.prompt_len + sequence.max_tokens;
+            assert!(step.first_position + step.num_tokens <= longest, "drafts beyond the end of an answer");
+            assert!(sequence.block_table.len() <= longest.div_ceil(BLOCK_SIZE), "blocks beyond the end of an answer");
+        }
     }
 
     fn check(&self) {

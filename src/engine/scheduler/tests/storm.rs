@@ -1,13 +1,15 @@
-//! Thousands of random requests of every kind at once, under plenty and under want.
+//! Thousands of random requests of every kind at once, under plenty and under want, with answers that repeat themselves
+//! and with answers that do not.
 
 use std::time::Duration;
 
-use super::simulation::{Client, End, Simulation, VOCAB, options, prompt, request};
+use super::simulation::{Client, End, Simulation, options, prompt, request};
 use crate::engine::{
     CacheScope, EngineError, EngineOptions, EngineRequest, FinishReason, MockExecutor, MockOptions, Standing,
 };
 
-/// Random requests: shared beginnings, bursts of equal prompts, deadlines, priorities, early leavers, heirs.
+/// Random requests: shared beginnings, conversations that go on, bursts of equal prompts, deadlines, priorities, early
+/// leavers, heirs.
 struct Storm {
     random: fastrand::Rng,
     simulation: Simulation,
@@ -32,15 +34,16 @@ impl Storm {
         let shared = random.usize(0..=len);
         let mut tokens = prompt(random.u64(0..4), shared);
         tokens.extend(prompt(random.u64(..), len - shared));
+        if let Some(client) = random.choice(&self.simulation.clients).filter(|_| random.u8(0..6) == 0) {
+            let conversation = client.request.prompt.iter().chain(&client.tokens).chain(&tokens[..len / 4]);
+            let conversation: Vec<u32> = conversation.copied().take(room).collect();
+            tokens = conversation;
+        }
         let deadline = (random.u8(0..10) == 0)
             .then(|| self.simulation.instant(self.simulation.time() + Duration::from_millis(random.u64(0..3000))));
         let stop_token_ids = match random.u8(0..4) {
             0 => {
-                let answer = MockExecutor::answer(
-                    &MockOptions { vocab_size: VOCAB, ..MockOptions::default() },
-                    &tokens,
-                    max_tokens,
-                );
+                let answer = MockExecutor::answer(self.simulation.mock(), &tokens, max_tokens);
                 vec![answer[random.usize(0..answer.len())]]
             }
             _ => Vec::new(),
@@ -67,9 +70,10 @@ impl Storm {
         }
     }
 
-    fn run(mut self, num_requests: usize, load: u32) -> Simulation {
+    /// So many requests, one of them arriving every so many steps.
+    fn run(mut self, num_requests: usize, interval: u32) -> Simulation {
         while self.simulation.clients.len() < num_requests {
-            for _ in 0..self.random.u32(0..=load) {
+            if self.random.u32(0..interval) == 0 {
                 self.arrive();
             }
             if self.random.u8(0..30) == 0 {
@@ -92,6 +96,11 @@ impl Storm {
     }
 }
 
+/// Answers that repeat what stands so many tokens before, mostly.
+fn quoting(distance: usize) -> MockOptions {
+    MockOptions { quotes: Some(distance), ..MockOptions::default() }
+}
+
 fn finished(client: &Client) -> bool {
     matches!(client.end, Some(End::Finished(FinishReason::Length | FinishReason::Stop, _)))
 }
@@ -99,7 +108,7 @@ fn finished(client: &Client) -> bool {
 #[test]
 fn everyone_ends_exactly_once_with_room_for_all() {
     let options = EngineOptions { max_context: 1000, ..options() };
-    let simulation = Storm::new(1, options, MockOptions::default()).run(3000, 1);
+    let simulation = Storm::new(1, options, MockOptions::default()).run(3000, 2);
     let finished = simulation.clients.iter().filter(|client| finished(client)).count();
     assert!(finished > 1500, "only {finished} of 3000 finished");
     assert!(simulation.scheduler.stats().prefix_hits > 0);
@@ -107,7 +116,7 @@ fn everyone_ends_exactly_once_with_room_for_all() {
 
 #[test]
 fn everyone_ends_exactly_once_when_blocks_are_short() {
-    for seed in 0..6 {
+    for seed in 0..12 {
         let starved = EngineOptions {
             num_blocks: 24,
             max_sequences: 12,
@@ -115,23 +124,38 @@ fn everyone_ends_exactly_once_when_blocks_are_short() {
             prefix_cache: seed != 5,
             ..options()
         };
-        let simulation = Storm::new(100 + seed, starved, MockOptions::default()).run(1500, 1);
+        let mock = if seed < 6 { MockOptions::default() } else { quoting(seed as usize) };
+        let simulation = Storm::new(100 + seed, starved, mock).run(1500, 2);
         let stats = simulation.scheduler.stats();
         assert!(stats.preemptions > 0, "nothing was short with seed {seed}");
         assert_eq!(stats.prefix_hits > 0, seed != 5);
+        assert_eq!(stats.accepted_tokens > 0, seed >= 6, "{stats:?}");
     }
 }
 
 #[test]
 fn everyone_ends_exactly_once_with_a_single_slot() {
     let single = EngineOptions { num_blocks: 9, max_sequences: 1, max_tokens_per_step: 40, ..options() };
-    Storm::new(7, single, MockOptions::default()).run(800, 1);
+    for mock in [MockOptions::default(), quoting(40)] {
+        let simulation = Storm::new(7, single.clone(), mock.clone()).run(800, 2);
+        assert_eq!(simulation.scheduler.stats().accepted_tokens > 0, mock.quotes.is_some());
+    }
+}
+
+#[test]
+fn everyone_ends_exactly_once_with_many_drafts() {
+    for (seed, max_sequences) in [(1, 2), (2, 5), (3, 32)] {
+        let few = EngineOptions { max_sequences, num_blocks: 120, max_context: 700, ..options() };
+        let stats = Storm::new(20 + seed, few, quoting(11)).run(1000, 20).scheduler.stats();
+        let wrong = stats.drafted_tokens - stats.accepted_tokens;
+        assert!(stats.accepted_tokens > 500 && wrong > 100, "{stats:?}");
+    }
 }
 
 #[test]
 fn failures_take_their_own_batch_and_nothing_else() {
     let options = EngineOptions { num_blocks: 64, max_sequences: 8, ..options() };
-    let mock = MockOptions { failing_token: Some(7), not_finite_token: Some(11), ..MockOptions::default() };
+    let mock = MockOptions { failing_token: Some(7), not_finite_token: Some(11), ..quoting(20) };
     let mut storm = Storm::new(9, options, mock);
     for _ in 0..600 {
         let mut request = storm.random_request();

@@ -9,11 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod speculation;
+
 use kernels::{Activations, Compute, ComputeOptions};
 use models::{KvCache, Model, ModelFile};
 use steppe::engine::{
-    CacheScope, Engine, EngineHandle, EngineOptions, EngineRequest, Generation, ModelRunner, SamplingParams,
-    TokenEvent, TokenLogprob,
+    CacheScope, Engine, EngineHandle, EngineOptions, EngineRequest, FinishReason, Generation, ModelRunner,
+    SamplingParams, TokenEvent, TokenLogprob,
 };
 
 const THREADS: usize = 2;
@@ -31,13 +33,19 @@ fn options() -> EngineOptions {
         queue_capacity: 64,
         max_stall: Duration::from_secs(1),
         prefix_cache: true,
+        speculation: true,
         seed: 0,
     }
 }
 
-fn start(options: EngineOptions) -> EngineHandle {
+fn demo_model() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights/SmolLM2-135M-Instruct.Q4_1.gguf");
     assert!(path.exists(), "{} is missing: scripts/test brings it", path.display());
+    path
+}
+
+fn start(options: EngineOptions) -> EngineHandle {
+    let path = demo_model();
     let (rows, logit_rows, blocks) = (options.max_tokens_per_step, options.max_logit_rows(), options.num_blocks);
     let make = move || {
         let file = ModelFile::open(&path)?;
@@ -90,6 +98,8 @@ struct Answer {
     tokens: Vec<u32>,
     logprobs: Vec<TokenLogprob>,
     prompt: Vec<Option<TokenLogprob>>,
+    /// Why it ended, and the tokens that it is charged for.
+    end: Option<(FinishReason, usize)>,
 }
 
 async fn answer(mut generation: Generation) -> Answer {
@@ -102,7 +112,8 @@ async fn answer(mut generation: Generation) -> Answer {
             }
             TokenEvent::Prompt(logprobs) => answer.prompt = logprobs,
             TokenEvent::Failed(error) => panic!("{error}"),
-            TokenEvent::Started { .. } | TokenEvent::Finished { .. } => {}
+            TokenEvent::Finished { reason, usage } => answer.end = Some((reason, usage.completion_tokens)),
+            TokenEvent::Started { .. } => {}
         }
     }
     answer

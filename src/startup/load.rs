@@ -29,7 +29,7 @@ pub async fn load(config: &Config, machine: Machine, metrics: Metrics, report: R
 
 fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Generator> {
     let compute = Compute::cpu(ComputeOptions {
-        threads: config.engine.threads.unwrap_or(machine.cores),
+        threads: config.engine.threads.unwrap_or(machine.processors.threads()),
         isa: config.engine.isa,
         activations: Activations::default(),
     })?;

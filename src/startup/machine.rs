@@ -1,15 +1,18 @@
-//! What this process may use of the machine: cores and memory, with the limits of its control group counted honestly.
+//! What this process may use of the machine: processors and memory, with the limits of its control group counted honestly.
 
 use std::fs;
 use std::path::Path;
 
 use kernels::Isa;
 
+use super::control_group::{ControlGroup, with_ancestors};
+use super::processors::Processors;
+
 /// The machine as this process sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
-    /// Cores that the affinity mask and the control group's quota leave.
-    pub cores: usize,
+    /// Where it may run.
+    pub processors: Processors,
     /// Bytes that can be taken without swapping and without being killed for it; `None` where the system does not say.
     pub free_memory: Option<usize>,
     /// The best instruction set.
@@ -23,7 +26,7 @@ impl Machine {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let system = meminfo.as_deref().and_then(|meminfo| kibibytes(meminfo, "MemAvailable:"));
         Self {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            processors: Processors::detect(),
             free_memory: system.into_iter().chain(group_memory(Path::new("/sys/fs/cgroup"), &groups)).min(),
             isa: Isa::detect(),
         }
@@ -44,29 +47,18 @@ fn kibibytes(file: &str, key: &str) -> Option<usize> {
 
 /// What the control groups from this process's own up to the root still allow, bytes.
 fn group_memory(root: &Path, groups: &str) -> Option<usize> {
-    let mut least: Option<usize> = None;
-    for line in groups.lines() {
-        // `hierarchy:controllers:path`; version 2 has hierarchy 0 and names no controller.
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let (base, limit, used) = match controllers {
-            "" => (root.to_owned(), "memory.max", "memory.current"),
-            other if other.split(',').any(|name| name == "memory") => {
-                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
-            }
-            _ => continue,
+    let free = |group: &ControlGroup| {
+        let number = |name: &str| fs::read_to_string(group.folder.join(name)).ok()?.trim().parse::<usize>().ok();
+        let (limit, used) = if group.unified {
+            ("memory.max", "memory.current")
+        } else {
+            ("memory.limit_in_bytes", "memory.usage_in_bytes")
         };
-        // Inside a container the path may be the host's; the root of the mount is then the group itself.
-        let own = base.join(path.trim_start_matches('/'));
-        for group in own.ancestors().take_while(|group| group.starts_with(&base)) {
-            let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<usize>().ok();
-            let Some(limit) = number(limit) else { continue };
-            let cached = reclaimable(&fs::read_to_string(group.join("memory.stat")).unwrap_or_default());
-            let free = limit.saturating_sub(number(used).unwrap_or(0).saturating_sub(cached));
-            least = Some(least.map_or(free, |least| least.min(free)));
-        }
-    }
-    least
+        let limit = number(limit)?;
+        let cached = reclaimable(&fs::read_to_string(group.folder.join("memory.stat")).unwrap_or_default());
+        Some(limit.saturating_sub(number(used).unwrap_or(0).saturating_sub(cached)))
+    };
+    with_ancestors(root, groups, "memory").iter().filter_map(free).min()
 }
 
 /// Page cache that the kernel gives back under pressure, bytes.

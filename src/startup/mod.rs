@@ -1,11 +1,13 @@
 //! From a configuration to a server that answers: looks at the machine, plans memory, loads, warms up, serves, and ends
 //! in good order. The only place that knows all parts.
 
+mod control_group;
 mod embeddings;
 mod gateway;
 mod load;
 mod machine;
 mod model;
+mod processors;
 mod recommended;
 mod report;
 mod sizes;
@@ -59,7 +61,7 @@ where
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     // The compute threads take every core; these only move bytes.
-    let workers = (Machine::detect().cores / 4).clamp(1, 4);
+    let workers = (Machine::detect().processors.threads() / 4).clamp(1, 4);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let result = runtime.block_on(run(config, sentry, started, report, load));
     // Loading cannot be interrupted; the process need not wait for it.

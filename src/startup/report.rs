@@ -8,6 +8,7 @@ use kernels::Compute;
 use models::{Encoder, ModelConfig, ModelFile};
 
 use super::machine::{self, Machine};
+use super::processors::Processors;
 use super::sizes::Sizes;
 use crate::auth::FirstUser;
 use crate::generate::{EmbeddingModel, Generator, ServedModel};
@@ -35,15 +36,22 @@ impl Report {
         config: &ModelConfig,
     ) {
         let device = if compute.device().is_cpu() { "CPU" } else { "GPU" };
-        let (isa, threads, cores) = (compute.isa(), compute.threads(), machine.cores);
+        let (isa, threads) = (compute.isa(), compute.threads());
         let (id, path, format) = (&model.id, file.path().display(), file.format());
         let (architecture, layers, vocabulary) = (config.architecture, config.num_layers, config.vocab_size);
         let (context, own) = (model.context, config.max_context);
         say(&format!("Steppe {}", env!("CARGO_PKG_VERSION")));
+        let processors = self.processors(&machine.processors);
         say(&self.lang.pick(
-            format!("  device     {device}, {isa}, {threads} threads on {cores} cores"),
-            format!("  устройство {device}, {isa}, потоков: {threads}, ядер: {cores}"),
+            format!("  device     {device}, {isa}, {threads} threads on {processors}"),
+            format!("  устройство {device}, {isa}, потоков: {threads}, {processors}"),
         ));
+        if machine.processors.nodes > 1 && !machine.processors.interleaved {
+            say(self.lang.pick(
+                "             to use the memory of all nodes evenly: numactl --interleave=all steppe serve …",
+                "             чтобы память всех узлов работала поровну: numactl --interleave=all steppe serve …",
+            ));
+        }
         say(&self.lang.pick(format!("  model      {id}: {path}"), format!("  модель     {id}: {path}")));
         say(&self.lang.pick(
             format!("             {architecture:?}, {format}, {layers} layers, vocabulary {vocabulary}"),
@@ -53,6 +61,24 @@ impl Report {
             format!("  context    {context} tokens (the model's own: {own})"),
             format!("  контекст   токенов: {context} (у самой модели: {own})"),
         ));
+    }
+
+    fn processors(self, found: &Processors) -> String {
+        let Processors { cores, logical, nodes, quota, .. } = *found;
+        let mut text = self.lang.pick(format!("{cores} cores"), format!("ядер: {cores}"));
+        if logical > cores {
+            text += &self.lang.pick(format!(" ({logical} hyper-threads)"), format!(" (гиперпотоков: {logical})"));
+        }
+        if nodes > 1 {
+            text += &self.lang.pick(format!(", {nodes} NUMA nodes"), format!(", узлов NUMA: {nodes}"));
+        }
+        if let Some(quota) = quota.map(|hundredths| hundredths as f64 / 100.0) {
+            text += &self.lang.pick(
+                format!(", limited to the time of {quota} by the control group"),
+                format!(", контрольная группа даёт времени на {quota}"),
+            );
+        }
+        text
     }
 
     /// The embedding model.
@@ -122,4 +148,25 @@ impl Report {
 #[expect(clippy::print_stdout, reason = "the output of the command")]
 fn say(text: &str) {
     println!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_told_with_what_limits_them() {
+        let plain = Processors { cores: 8, logical: 8, nodes: 1, quota: None, interleaved: false };
+        let all = Processors { logical: 16, nodes: 2, quota: Some(650), ..plain };
+        let told = |lang, processors| Report::new(lang).processors(&processors);
+        assert_eq!(told(Lang::En, plain), "8 cores");
+        assert_eq!(
+            told(Lang::En, all),
+            "8 cores (16 hyper-threads), 2 NUMA nodes, limited to the time of 6.5 by the control group"
+        );
+        assert_eq!(
+            told(Lang::Ru, all),
+            "ядер: 8 (гиперпотоков: 16), узлов NUMA: 2, контрольная группа даёт времени на 6.5"
+        );
+    }
 }

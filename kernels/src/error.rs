@@ -22,6 +22,12 @@ pub enum Error {
     /// The operating system refused a thread.
     #[error("could not start a compute thread: {0}; lower the number of threads or raise the process limit")]
     Threads(#[source] std::io::Error),
+    /// The operating system refused memory.
+    #[error("no memory for packed weights: {0}")]
+    Memory(#[source] std::io::Error),
+    /// Packed weights could not be read.
+    #[error(transparent)]
+    Read(std::io::Error),
     /// Candle's own error.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

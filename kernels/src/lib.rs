@@ -12,6 +12,7 @@ mod formats;
 mod ggml_type;
 mod kv;
 mod lines;
+mod memory;
 mod ops;
 mod packed;
 mod pool;

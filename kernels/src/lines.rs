@@ -11,15 +11,9 @@ impl Line {
     pub(crate) const F32S: usize = size_of::<Self>() / size_of::<f32>();
 }
 
-/// The lines as bytes.
-pub(crate) fn bytes(lines: &[Line]) -> &[u8] {
-    // SAFETY: lines are plain bytes, laid out without gaps.
-    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
-}
-
 /// The lines as bytes to be written.
 pub(crate) fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
-    // SAFETY: as above.
+    // SAFETY: lines are plain bytes, laid out without gaps.
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Quantised types are interleaved in groups of 8 rows (see `formats`); float types keep their rows as they are.
 
-use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::formats::{CHUNK, Codec, GROUP, read_floats};
-use crate::lines::{self, Line};
+use crate::lines::Line;
+use crate::memory::Memory;
 use crate::shared::Shared;
 use crate::{Compute, Error, GgmlType, Result};
 
@@ -31,7 +31,7 @@ pub(crate) struct Part {
     codec: Option<Codec>,
     /// Bytes from one unit to the next: a group of 8 rows, or one row of a float type.
     stride: usize,
-    lines: Box<[Line]>,
+    memory: Memory,
 }
 
 impl PackedMatrix {
@@ -44,6 +44,28 @@ impl PackedMatrix {
     pub fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
         let part = Part::pack(compute, ggml_type, rows, columns, bytes)?;
         Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
+    }
+
+    /// A matrix that was packed before, on a machine and by a program that pack the same: `read` fills the piece of so
+    /// many bytes that has this number, on the pool.
+    ///
+    /// # Errors
+    /// When `columns` is no multiple of the block length, or `read` fails.
+    pub fn read(
+        compute: &Compute,
+        ggml_type: GgmlType,
+        rows: usize,
+        columns: usize,
+        piece_bytes: usize,
+        read: impl Fn(usize, &mut [u8]) -> std::io::Result<()> + Sync,
+    ) -> Result<Self> {
+        let part = Part::read(compute, ggml_type, rows, columns, piece_bytes, read)?;
+        Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
+    }
+
+    /// The packed bytes, part by part, for [`PackedMatrix::read`].
+    pub fn packed(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| &*part.memory)
     }
 
     /// Stacks matrices of equal `columns` on top of each other: outputs follow each other in this order.
@@ -84,7 +106,7 @@ impl PackedMatrix {
 
     /// Bytes that the packed form takes in memory.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.lines.len() * size_of::<Line>()).sum()
+        self.parts.iter().map(|part| part.memory.len()).sum()
     }
 
     /// Bytes that a matrix of this type and shape takes once it is packed.
@@ -100,11 +122,7 @@ impl PackedMatrix {
 
 impl Part {
     fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
-        if rows == 0 || columns == 0 || !columns.is_multiple_of(ggml_type.block_len()) {
-            let (name, len) = (ggml_type.name(), ggml_type.block_len());
-            let message = format!("{rows} rows of {columns} columns; {name} takes positive multiples of {len} columns");
-            return Err(Error::shape("pack", message));
-        }
+        check_columns(ggml_type, rows, columns)?;
         let row_bytes = (columns / ggml_type.block_len()).checked_mul(ggml_type.block_bytes());
         let expected = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows));
         let (Some(row_bytes), Some(true)) = (row_bytes, expected.map(|expected| expected == bytes.len())) else {
@@ -114,14 +132,44 @@ impl Part {
         let codec = Codec::new(ggml_type);
         let (unit_rows, stride) = unit(codec.as_ref(), ggml_type, columns);
         let units = rows.div_ceil(unit_rows);
-        let lines = fill_lines(compute, units, stride, |unit, packed| {
+        let memory = fill_units(compute, units, stride, |unit, packed| {
             let raw = &bytes[unit * unit_rows * row_bytes..((unit + 1) * unit_rows * row_bytes).min(bytes.len())];
             match &codec {
                 Some(codec) => (codec.pack_group)(raw, columns, packed),
                 None => packed.copy_from_slice(raw),
             }
+        })?;
+        Ok(Self { ggml_type, rows, columns, codec, stride, memory })
+    }
+
+    fn read(
+        compute: &Compute,
+        ggml_type: GgmlType,
+        rows: usize,
+        columns: usize,
+        piece_bytes: usize,
+        read: impl Fn(usize, &mut [u8]) -> std::io::Result<()> + Sync,
+    ) -> Result<Self> {
+        check_columns(ggml_type, rows, columns)?;
+        let codec = Codec::new(ggml_type);
+        let (_, stride) = unit(codec.as_ref(), ggml_type, columns);
+        let len = PackedMatrix::packed_bytes(ggml_type, rows, columns);
+        let failed = Mutex::new(None);
+        let memory = Memory::filled(len, |bytes| {
+            let shared = Shared::new(bytes);
+            compute.parallel_for(len.div_ceil(piece_bytes), |piece| {
+                let start = piece * piece_bytes;
+                // SAFETY: every piece is taken once, and pieces do not overlap.
+                let bytes = unsafe { shared.slice(start, piece_bytes.min(len - start)) };
+                if let Err(error) = read(piece, bytes) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            });
         });
-        Ok(Self { ggml_type, rows, columns, codec, stride, lines })
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(Error::Read(error)),
+            None => Ok(Self { ggml_type, rows, columns, codec, stride, memory: memory.map_err(Error::Memory)? }),
+        }
     }
 
     /// Whether the values are floats, not quantised.
@@ -131,7 +179,7 @@ impl Part {
 
     /// The packed bytes of unit `index`: a group of 8 rows, or one row of a float type.
     pub(crate) fn unit(&self, index: usize) -> &[u8] {
-        &lines::bytes(&self.lines)[index * self.stride..][..self.stride]
+        &self.memory[index * self.stride..][..self.stride]
     }
 
     /// Writes columns `start..start + out.len()` of a row as f32. For quantised types both ends are multiples of 32.
@@ -147,35 +195,38 @@ impl Part {
     }
 }
 
+fn check_columns(ggml_type: GgmlType, rows: usize, columns: usize) -> Result<()> {
+    if rows > 0 && columns > 0 && columns.is_multiple_of(ggml_type.block_len()) {
+        return Ok(());
+    }
+    let (name, len) = (ggml_type.name(), ggml_type.block_len());
+    let message = format!("{rows} rows of {columns} columns; {name} takes positive multiples of {len} columns");
+    Err(Error::shape("pack", message))
+}
+
 /// Rows and packed bytes of one unit: a group of 8 rows, or one row of a float type.
 fn unit(codec: Option<&Codec>, ggml_type: GgmlType, columns: usize) -> (usize, usize) {
     let blocks = columns / ggml_type.block_len();
     codec.map_or((1, blocks * ggml_type.block_bytes()), |codec| (GROUP, blocks * codec.block_bytes))
 }
 
-/// Memory for `units` units of `stride` bytes, each written whole by `fill` on the pool.
-fn fill_lines(compute: &Compute, units: usize, stride: usize, fill: impl Fn(usize, &mut [u8]) + Sync) -> Box<[Line]> {
+/// Memory for `units` units of `stride` bytes, each of them zeros that `fill` changes on the pool.
+fn fill_units(
+    compute: &Compute,
+    units: usize,
+    stride: usize,
+    fill: impl Fn(usize, &mut [u8]) + Sync,
+) -> Result<Memory> {
     const UNITS_PER_TASK: usize = 8;
-    let used = units * stride;
-    let mut lines = Box::<[Line]>::new_uninit_slice(used.div_ceil(size_of::<Line>()));
-    if let Some(last) = lines.last_mut() {
-        *last = MaybeUninit::zeroed();
-    }
-    // SAFETY: the same memory as bytes; uninitialised ones are written before they are read.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<MaybeUninit<u8>>(), used) };
-    let shared = Shared::new(bytes);
-    compute.parallel_for(units.div_ceil(UNITS_PER_TASK), |task| {
-        for unit in task * UNITS_PER_TASK..units.min((task + 1) * UNITS_PER_TASK) {
-            // SAFETY: every unit is taken once, and units do not overlap.
-            let unit_bytes = unsafe { shared.slice(unit * stride, stride) };
-            // SAFETY: zeroed first, so that the bytes are initialised.
-            let unit_bytes = unsafe {
-                unit_bytes.as_mut_ptr().write_bytes(0, stride);
-                std::slice::from_raw_parts_mut(unit_bytes.as_mut_ptr().cast::<u8>(), stride)
-            };
-            fill(unit, unit_bytes);
-        }
+    let len = (units * stride).next_multiple_of(size_of::<Line>());
+    let memory = Memory::filled(len, |bytes| {
+        let shared = Shared::new(bytes);
+        compute.parallel_for(units.div_ceil(UNITS_PER_TASK), |task| {
+            for unit in task * UNITS_PER_TASK..units.min((task + 1) * UNITS_PER_TASK) {
+                // SAFETY: every unit is taken once, and units do not overlap.
+                fill(unit, unsafe { shared.slice(unit * stride, stride) });
+            }
+        });
     });
-    // SAFETY: all units were written, and the last line's rest was zeroed.
-    unsafe { lines.assume_init() }
+    memory.map_err(Error::Memory)
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use kernels::GgmlType;
 
 use crate::gguf::GgufFile;
+use crate::mapped::Stamp;
 use crate::safetensors::SafetensorsDir;
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, PackedFile, Result};
 
 /// Where the tokenizer comes from.
 #[derive(Debug, Clone)]
@@ -99,6 +100,7 @@ pub struct TensorInfo {
 pub struct ModelFile {
     path: PathBuf,
     source: Source,
+    packed: Option<PackedFile>,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl ModelFile {
         } else {
             Source::Gguf(GgufFile::open(path)?)
         };
-        Ok(Self { path: path.to_owned(), source })
+        Ok(Self { path: path.to_owned(), source, packed: None })
     }
 
     /// The file or directory.
@@ -200,6 +202,33 @@ impl ModelFile {
             Source::Gguf(file) => file.tensor_view(name),
             Source::Safetensors(directory) => directory.tensor_view(name),
         }
+    }
+
+    /// Sizes and times of change of the files that the weights are in, as they were opened.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        match &self.source {
+            Source::Gguf(file) => vec![file.stamp()],
+            Source::Safetensors(directory) => directory.stamps().collect(),
+        }
+    }
+
+    /// The bytes of all tensors, in the order of [`ModelFile::tensors`].
+    pub(crate) fn contents(&self) -> Vec<&[u8]> {
+        match &self.source {
+            Source::Gguf(file) => file.contents().collect(),
+            Source::Safetensors(directory) => directory.contents().collect(),
+        }
+    }
+
+    /// Lets [`Model::load`](crate::Model::load) take what `packed` has from there.
+    #[must_use]
+    pub fn with_packed(self, packed: Option<PackedFile>) -> Self {
+        Self { packed, ..self }
+    }
+
+    /// Where packed weights are taken from.
+    pub fn packed(&self) -> Option<&PackedFile> {
+        self.packed.as_ref()
     }
 
     /// Tells the system that the pages under `bytes`, a part of a tensor, will not be read again soon, so that a

@@ -6,16 +6,21 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::{Error, Result};
+
+/// Size of a file and when it was changed.
+pub(crate) type Stamp = (usize, Option<SystemTime>);
 
 /// A mapped file and where it came from.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     path: PathBuf,
     map: Mmap,
+    modified: Option<SystemTime>,
     /// The pages come from a file, so that dropped ones can be read again.
     file_backed: bool,
 }
@@ -34,7 +39,7 @@ impl MappedFile {
         // SAFETY: the map is read-only and lives as long as `self`. Model files are replaced by renaming, never
         // rewritten in place; bytes that change nevertheless are only ever read as plain integers and checked text.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Self { path: path.to_owned(), map, file_backed: true })
+        Ok(Self { path: path.to_owned(), map, modified: metadata.modified().ok(), file_backed: true })
     }
 
     /// A map that holds a copy of `bytes`, as though they had come from `path`: for fuzzing without a file system.
@@ -45,7 +50,8 @@ impl MappedFile {
         }
         let mut map = memmap2::MmapMut::map_anon(bytes.len()).map_err(io)?;
         map.copy_from_slice(bytes);
-        Ok(Self { path: path.to_owned(), map: map.make_read_only().map_err(io)?, file_backed: false })
+        let map = map.make_read_only().map_err(io)?;
+        Ok(Self { path: path.to_owned(), map, modified: None, file_backed: false })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -54,6 +60,10 @@ impl MappedFile {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        (self.map.len(), self.modified)
     }
 
     /// Drops the resident pages under `part` when it lies in this file; returns whether it does.

@@ -1,7 +1,7 @@
 //! A loaded model of any architecture: weights packed once, workspaces made once, one forward.
 
 use candle_core::Tensor;
-use kernels::{Compute, RopeTable};
+use kernels::{Compute, PackedMatrix, RopeTable};
 
 use crate::{
     Error, ForwardBatch, KvCache, ModelConfig, ModelFile, Result,
@@ -21,6 +21,7 @@ pub struct Model {
     blocks: Blocks,
     workspace: Workspace,
     weight_bytes: usize,
+    matrices: Vec<(String, PackedMatrix)>,
 }
 
 impl Model {
@@ -40,15 +41,20 @@ impl Model {
         let mut weights = Weights::new(file, &config, compute, progress);
         let vocabulary = Vocabulary::load(&mut weights)?;
         let blocks = Blocks::load(&mut weights)?;
-        let weight_bytes = weights.packed_bytes();
+        let (weight_bytes, matrices) = (weights.packed_bytes(), weights.into_matrices());
         let workspace = Workspace::new(&config, max_tokens, max_logit_rows, compute.device())?;
         let rope = rope_table(&config);
-        Ok(Self { config, compute: compute.clone(), rope, vocabulary, blocks, workspace, weight_bytes })
+        Ok(Self { config, compute: compute.clone(), rope, vocabulary, blocks, workspace, weight_bytes, matrices })
     }
 
     /// The hyperparameters.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The packed matrices under their names, for [`PackedFile::write`](crate::PackedFile::write).
+    pub fn matrices(&self) -> &[(String, PackedMatrix)] {
+        &self.matrices
     }
 
     /// Bytes of the packed weights.

@@ -23,6 +23,7 @@ pub(crate) struct Weights<'a> {
     elements_done: usize,
     elements: usize,
     packed_bytes: usize,
+    matrices: Vec<(String, PackedMatrix)>,
 }
 
 impl<'a> Weights<'a> {
@@ -34,7 +35,17 @@ impl<'a> Weights<'a> {
     ) -> Self {
         let shapes: HashMap<String, Vec<usize>> = config.weights().collect();
         let elements = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
-        Self { file, config, compute, progress, shapes, elements_done: 0, elements, packed_bytes: 0 }
+        Self {
+            file,
+            config,
+            compute,
+            progress,
+            shapes,
+            elements_done: 0,
+            elements,
+            packed_bytes: 0,
+            matrices: Vec::new(),
+        }
     }
 
     pub(crate) fn config(&self) -> &'a ModelConfig {
@@ -46,15 +57,27 @@ impl<'a> Weights<'a> {
         self.packed_bytes
     }
 
+    /// All matrices read so far, under the file's names.
+    pub(crate) fn into_matrices(self) -> Vec<(String, PackedMatrix)> {
+        self.matrices
+    }
+
     /// The matrix `name`.
     pub(crate) fn matrix(&mut self, name: &str) -> Result<PackedMatrix> {
         let view = self.view(name)?;
         let &[rows, columns] = view.shape.as_slice() else {
             return Err(self.invalid(format!("tensor {name} is no matrix: its shape is {:?}", view.shape)));
         };
+        let packed = self.file.packed().and_then(|packed| packed.matrix(self.compute, name, &view));
+        let matrix = packed.map_or_else(|| self.pack(&view, rows, columns), Ok)?;
+        self.matrices.push((name.to_owned(), matrix.clone()));
+        self.done(rows * columns, matrix.bytes());
+        Ok(matrix)
+    }
+
+    fn pack(&self, view: &TensorView<'_>, rows: usize, columns: usize) -> Result<PackedMatrix> {
         let matrix = PackedMatrix::pack(self.compute, view.ggml_type, rows, columns, view.bytes)?;
         self.file.release(view.bytes);
-        self.done(rows * columns, matrix.bytes());
         Ok(matrix)
     }
 

@@ -15,11 +15,18 @@ pub struct RawModel {
     pub directory: String,
     pub context: usize,
     pub aliases: Vec<String>,
+    pub packed_cache: bool,
 }
 
 impl Default for RawModel {
     fn default() -> Self {
-        Self { path: String::new(), directory: "weights".into(), context: 0, aliases: vec!["default".into()] }
+        Self {
+            path: String::new(),
+            directory: "weights".into(),
+            context: 0,
+            aliases: vec!["default".into()],
+            packed_cache: true,
+        }
     }
 }
 
@@ -34,6 +41,8 @@ pub struct ModelSettings {
     pub context: Option<usize>,
     /// Further names of the model.
     pub aliases: Vec<String>,
+    /// Packed weights are kept in the data directory, for quicker restarts.
+    pub packed_cache: bool,
 }
 
 impl RawModel {
@@ -45,6 +54,7 @@ impl RawModel {
             directory: PathBuf::from(self.directory),
             context: automatic(context),
             aliases: self.aliases,
+            packed_cache: self.packed_cache,
         })
     }
 }

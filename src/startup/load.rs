@@ -1,11 +1,15 @@
 //! Opens and loads the model, starts the engine on it and lets it produce one token.
 
-use anyhow::{Context as _, bail};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
 use kernels::{Activations, Compute, ComputeOptions};
-use models::{KvCache, Model, ModelFile};
+use models::{KvCache, Model, ModelFile, PackedFile};
 
 use super::machine::Machine;
+use super::packed_cache::{Matrices, PackedCache};
 use super::sizes::Sizes;
 use super::{Report, embeddings, model};
 use crate::config::Config;
@@ -22,38 +26,71 @@ use crate::telemetry::Metrics;
 pub async fn load(config: &Config, machine: Machine, metrics: Metrics, report: Report) -> anyhow::Result<Generator> {
     let settings = config.clone();
     let started = tokio::task::spawn_blocking(move || start(&settings, &machine, &metrics, report)).await;
-    let generator = started.context("loading was interrupted")??;
+    let (generator, unkept) = started.context("loading was interrupted")??;
     warm_up(generator.engine()).await?;
+    if let Some((cache, matrices)) = unkept {
+        thread::spawn(move || cache.keep(&matrices));
+    }
     Ok(generator)
 }
 
-fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Generator> {
+/// A generator that has not generated yet, and weights to be kept for the next start.
+type Started = (Generator, Option<(PackedCache, Matrices)>);
+
+fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Started> {
     let compute = Compute::cpu(ComputeOptions {
         threads: config.engine.threads.unwrap_or(machine.processors.threads()),
         isa: config.engine.isa,
         activations: Activations::default(),
     })?;
     let file = ModelFile::open(&model::locate(&config.model)?)?;
+    let cache = if config.model.packed_cache { PackedCache::of(&file, &config.data, &compute)? } else { None };
+    let packed = cache.as_ref().and_then(PackedCache::open);
+    let file = file.with_packed(packed);
     let embeddings = config.embeddings.as_ref().map(|settings| embeddings::open(settings, compute.threads()));
     let (encoder, embedding_model) = embeddings.transpose()?.unzip();
     let sizes = Sizes::new(&file, encoder.as_ref(), &config.model, &config.engine, machine)?;
-    let options = sizes.options.clone();
-    let served = model::describe(&file, &config.model, options.max_context)?;
-    report.found(machine, &compute, &file, &served, &file.config()?);
+    let context = sizes.options.max_context;
+    report.found(machine, &compute, &file, context)?;
     if let (Some(encoder), Some(model)) = (&encoder, &embedding_model) {
         report.found_embeddings(encoder, model);
     }
     report.plan(&sizes);
-    let engine = Engine::start(options.clone(), move || Ok(runner(&file, compute, &options)?.with_encoder(encoder)))?;
+    let file = Arc::new(file);
+    let (packed, packed_now) = mpsc::channel();
+    // A vocabulary takes as long to read as a part of the weights.
+    let loading = thread::spawn({
+        let (file, options) = (Arc::clone(&file), sizes.options);
+        let runner = move |options| Ok(runner(&file, compute, &options, &packed)?.with_encoder(encoder));
+        move || Engine::start(options.clone(), move || runner(options))
+    });
+    let served = model::describe(&file, &config.model, context)?;
+    let engine = loading.join().map_err(|_| anyhow!("loading has panicked"))??;
+    let unkept = cache.zip(packed_now.try_recv().ok());
     let metrics = metrics.for_model(&served.id);
-    Ok(Generator::new(served, engine, config.generation.clone(), metrics).with_embeddings(embedding_model))
+    let generator = Generator::new(served, engine, config.generation.clone(), metrics);
+    Ok((generator.with_embeddings(embedding_model), unkept))
 }
 
-fn runner(file: &ModelFile, compute: Compute, options: &EngineOptions) -> anyhow::Result<ModelRunner> {
+/// A runner of the loaded model; `packed` hears of matrices that had to be packed.
+fn runner(
+    file: &ModelFile,
+    compute: Compute,
+    options: &EngineOptions,
+    packed: &mpsc::Sender<Matrices>,
+) -> anyhow::Result<ModelRunner> {
     let bar = ProgressBar::new(100);
     let mut progress = |share: f32| bar.set_position((share * 100.0) as u64);
     let model = Model::load(file, &compute, options.max_tokens_per_step, options.max_logit_rows(), &mut progress)?;
     bar.finish_and_clear();
+    let damage = file.packed().map(PackedFile::damage);
+    if let Some(Some(damage)) = damage {
+        tracing::warn!("packed weights are made anew: {damage}");
+    }
+    if damage != Some(None) {
+        // Nobody listens when starting has failed.
+        let _ = packed.send(model.matrices().to_vec());
+    }
     let kv = KvCache::new(model.config(), options.num_blocks, &compute)?;
     Ok(ModelRunner::new(model, kv, compute))
 }

@@ -7,6 +7,7 @@ mod gateway;
 mod load;
 mod machine;
 mod model;
+mod packed_cache;
 mod processors;
 mod recommended;
 mod report;

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use kernels::Compute;
-use models::{Encoder, ModelConfig, ModelFile};
+use models::{Encoder, ModelFile};
 
 use super::machine::{self, Machine};
 use super::processors::Processors;
 use super::sizes::Sizes;
 use crate::auth::FirstUser;
-use crate::generate::{EmbeddingModel, Generator, ServedModel};
+use crate::generate::{EmbeddingModel, Generator};
 use crate::lang::Lang;
+use crate::manifest::Manifest;
 
 /// The terminal of the person who starts the server, in that person's language.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,19 +28,22 @@ impl Report {
     }
 
     /// Machine and model, before the weights are read.
+    ///
+    /// # Errors
+    /// When the model's configuration cannot be read.
     pub(super) fn found(
         self,
         machine: &Machine,
         compute: &Compute,
         file: &ModelFile,
-        model: &ServedModel,
-        config: &ModelConfig,
-    ) {
+        context: usize,
+    ) -> models::Result<()> {
+        let config = file.config()?;
         let device = if compute.device().is_cpu() { "CPU" } else { "GPU" };
         let (isa, threads) = (compute.isa(), compute.threads());
-        let (id, path, format) = (&model.id, file.path().display(), file.format());
+        let (id, path, format) = (Manifest::name_of(file.path()), file.path().display(), file.format());
         let (architecture, layers, vocabulary) = (config.architecture, config.num_layers, config.vocab_size);
-        let (context, own) = (model.context, config.max_context);
+        let own = config.max_context;
         say(&format!("Steppe {}", env!("CARGO_PKG_VERSION")));
         let processors = self.processors(&machine.processors);
         say(&self.lang.pick(
@@ -61,6 +65,7 @@ impl Report {
             format!("  context    {context} tokens (the model's own: {own})"),
             format!("  контекст   токенов: {context} (у самой модели: {own})"),
         ));
+        Ok(())
     }
 
     fn processors(self, found: &Processors) -> String {

@@ -74,7 +74,7 @@ formats! {
 pub(crate) struct Codec {
     /// Bytes of a packed block of 8 rows.
     pub(crate) block_bytes: usize,
-    /// Packs up to 8 rows of GGUF blocks (all columns) into a group; missing rows become zeros.
+    /// Packs up to 8 rows of GGUF blocks (all columns) into a group of zeros; missing rows stay zeros.
     pub(crate) pack_group: fn(rows: &[u8], columns: usize, group: &mut [u8]),
     /// Dequantises the 32 columns of `chunk` of one row of a group.
     pub(crate) dequantise: fn(group: &[u8], row: usize, chunk: usize, out: &mut [f32]),
@@ -108,14 +108,13 @@ impl Codec {
 fn pack_group<F: Format>(rows: &[u8], columns: usize, group: &mut [u8]) {
     let (block_len, raw_bytes) = (F::TYPE.block_len(), F::TYPE.block_bytes());
     let row_bytes = columns / block_len * raw_bytes;
-    group.fill(0);
     let mut block = Block::default();
     for (row, raw_row) in rows.chunks_exact(row_bytes).enumerate() {
         for (raw, packed) in raw_row.chunks_exact(raw_bytes).zip(group.chunks_exact_mut(F::BLOCK_BYTES)) {
             F::parse(raw, &mut block);
             let (header, chunks) = packed.split_at_mut(F::Scaling::BYTES);
             F::Scaling::put(header, row, &block);
-            for (quants, chunk) in block.quants.chunks_exact(CHUNK).zip(chunks.chunks_exact_mut(F::Quants::BYTES)) {
+            for (quants, chunk) in block.quants.as_chunks().0.iter().zip(chunks.chunks_exact_mut(F::Quants::BYTES)) {
                 F::Quants::put(chunk, row, quants);
             }
         }

@@ -10,6 +10,7 @@ use std::arch::x86_64::{
 use std::marker::PhantomData;
 
 use super::block::IQ4_VALUES;
+use super::{CHUNK, GROUP};
 
 /// Integers of one width, or the bits of them that one plane holds.
 pub(crate) trait Quants: 'static {
@@ -25,7 +26,7 @@ pub(crate) trait Quants: 'static {
     const RUN: usize = if 8 * 2 * Self::MAX * 127 <= 32767 { 8 } else { 32767 / (2 * Self::MAX * 127) };
 
     /// Writes one row's 32 integers into a chunk whose bytes were zero.
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]);
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]);
 
     /// One row's integers of columns `4v..4v + 4`, a byte each.
     fn word(chunk: &[u8], row: usize, v: usize) -> u32;
@@ -72,8 +73,8 @@ fn word(bytes: &[u8], v: usize) -> u32 {
 }
 
 /// Writes the word of a row into a vector.
-fn put_word(vector: &mut [u8], row: usize, word: u32) {
-    vector[row * 4..][..4].copy_from_slice(&word.to_le_bytes());
+fn put_word(vector: &mut [u8; 32], row: usize, word: u32) {
+    vector[row % GROUP * 4..][..4].copy_from_slice(&word.to_le_bytes());
 }
 
 /// `mask` in every byte.
@@ -105,8 +106,9 @@ impl Quants for Nibbles {
     const BYTES: usize = 128;
     const MAX: usize = 15;
 
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        for (i, vector) in chunk.chunks_exact_mut(32).enumerate() {
+    #[inline]
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {
+        for (i, vector) in chunk.as_chunks_mut().0.iter_mut().enumerate() {
             let [low, high] = [word(quants, i), word(quants, i + 4)];
             put_word(vector, row, low & every(15) | (high & every(15)) << 4);
         }
@@ -138,7 +140,7 @@ impl Quants for Indexed4 {
     const MAX: usize = 127;
     const SIGNED: bool = true;
 
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {
         Nibbles::put(chunk, row, quants);
     }
 
@@ -162,8 +164,9 @@ impl<const AT: usize> Quants for Pairs<AT> {
     const BYTES: usize = 64;
     const MAX: usize = 3 << AT;
 
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        for (h, vector) in chunk.chunks_exact_mut(32).enumerate() {
+    #[inline]
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {
+        for (h, vector) in chunk.as_chunks_mut().0.iter_mut().enumerate() {
             let pairs = (0..4).map(|i| (word(quants, h * 4 + i) >> AT & every(3)) << (i * 2));
             put_word(vector, row, pairs.fold(0, |all, pair| all | pair));
         }
@@ -197,9 +200,12 @@ impl<const AT: usize> Quants for Bit<AT> {
     const BYTES: usize = 32;
     const MAX: usize = 1 << AT;
 
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
+    #[inline]
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {
         let bits = (0..8).map(|v| (word(quants, v) >> AT & every(1)) << v);
-        put_word(chunk, row, bits.fold(0, |all, bit| all | bit));
+        if let Some(vector) = chunk.first_chunk_mut() {
+            put_word(vector, row, bits.fold(0, |all, bit| all | bit));
+        }
     }
 
     fn word(chunk: &[u8], row: usize, v: usize) -> u32 {
@@ -233,7 +239,8 @@ impl<A: Quants, B: Quants> Quants for Both<A, B> {
     const MAX: usize = A::MAX + B::MAX;
     const PLANES: usize = A::PLANES + B::PLANES;
 
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
+    #[inline]
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {
         let (a, b) = chunk.split_at_mut(A::BYTES);
         A::put(a, row, quants);
         B::put(b, row, quants);
@@ -262,8 +269,9 @@ impl Quants for Int8 {
     const MAX: usize = 128;
     const SIGNED: bool = true;
 
-    fn put(chunk: &mut [u8], row: usize, quants: &[u8]) {
-        for (v, vector) in chunk.chunks_exact_mut(32).enumerate() {
+    #[inline]
+    fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {
+        for (v, vector) in chunk.as_chunks_mut().0.iter_mut().enumerate() {
             put_word(vector, row, word(quants, v));
         }
     }

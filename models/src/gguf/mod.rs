@@ -14,7 +14,7 @@ pub(crate) mod writer;
 use std::path::Path;
 
 use crate::file::{TensorInfo, TensorView};
-use crate::mapped::MappedFile;
+use crate::mapped::{MappedFile, Stamp};
 use crate::{Error, GgufVocabulary, ModelConfig, Result};
 
 use metadata::Metadata;
@@ -100,6 +100,14 @@ impl GgufFile {
             shape: tensor.shape.clone(),
             bytes: tensor.range.len(),
         })
+    }
+
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.table.tensors.iter().map(|tensor| &self.bytes()[tensor.range.clone()])
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.file.stamp()
     }
 
     pub(crate) fn release(&self, bytes: &[u8]) {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::file::{TensorInfo, TensorView, TokenizerSource};
-use crate::mapped::MappedFile;
+use crate::mapped::{MappedFile, Stamp};
 use crate::{Error, ModelConfig, Result};
 
 use config::HfConfig;
@@ -168,6 +168,16 @@ impl SafetensorsDir {
             shape: entry.shape.clone(),
             bytes: &file.bytes()[entry.range.clone()],
         })
+    }
+
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards
+            .iter()
+            .flat_map(|Shard { file, entries }| entries.iter().map(|entry| &file.bytes()[entry.range.clone()]))
+    }
+
+    pub(crate) fn stamps(&self) -> impl Iterator<Item = Stamp> {
+        self.shards.iter().map(|shard| shard.file.stamp())
     }
 
     pub(crate) fn release(&self, bytes: &[u8]) {

@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{DType, Device, Module, Tensor};
 use divan::counter::{BytesCount, ItemsCount};
-use kernels::{Activations, Compute, ComputeOptions, GgmlType, PackedMatrix};
+use kernels::{Activations, Compute, ComputeOptions, GgmlType, Operand, PackedMatrix};
 
 /// Outputs and inputs: SmolLM2-135M's and Llama 3 8B's feed-forward layers.
 const SHAPES: [(usize, usize); 3] = [(1536, 576), (576, 1536), (14336, 4096)];
@@ -62,7 +62,7 @@ fn linear(bencher: divan::Bencher<'_, '_>, product: Product) {
     let weight = PackedMatrix::pack(&compute, ggml_type, rows, columns, &product.weights()).unwrap();
     let x = product.x();
     let out = Tensor::zeros((tokens, rows), DType::F32, &Device::Cpu).unwrap();
-    product.count(bencher).bench_local(|| compute.linear(&weight, &x, &out).unwrap());
+    product.count(bencher).bench_local(|| compute.linear(&weight, Operand::Rows(&x), &out).unwrap());
 }
 
 /// Types that Candle multiplies without dequantising them.

@@ -6,21 +6,18 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvLayer, RopeStyle, RopeTable, Span};
 
-const HIDDEN: usize = 576;
 const NUM_HEADS: usize = 9;
 const NUM_KV_HEADS: usize = 3;
 const HEAD_DIM: usize = 64;
-const INNER: usize = 1536;
 /// Layers of the model, whose caches a step reads one after the other.
 const LAYERS: usize = 30;
 /// As many layers as fit in here stand for all.
 const MAX_KV_BYTES: usize = 512 << 20;
-const ROWS: [usize; 4] = [1, 8, 32, 512];
 
 fn main() {
     divan::main();
@@ -49,21 +46,6 @@ fn fork_join(bencher: Bencher) {
             }
         });
     });
-}
-
-#[divan::bench(args = ROWS)]
-fn rms_norm(bencher: Bencher, rows: usize) {
-    let (compute, x, out) = (compute(), random(rows, HIDDEN), random(rows, HIDDEN));
-    let weight = Tensor::ones(HIDDEN, DType::F32, &Device::Cpu).unwrap();
-    let bytes = BytesCount::new(2 * rows * HIDDEN * 4);
-    bencher.counter(bytes).bench_local(|| compute.rms_norm(&x, &weight, 1e-5, &out).unwrap());
-}
-
-#[divan::bench(args = ROWS)]
-fn silu_mul(bencher: Bencher, rows: usize) {
-    let (compute, gate_up, out) = (compute(), random(rows, 2 * INNER), random(rows, INNER));
-    let bytes = BytesCount::new(3 * rows * INNER * 4);
-    bencher.counter(bytes).bench_local(|| compute.silu_mul(&gate_up, &out).unwrap());
 }
 
 /// `sequences` spans, each of `query_len` rows that end at `context_len`, and the blocks that they name.

@@ -105,7 +105,7 @@ struct Inner {
 }
 
 /// Elements below which an elementwise operation is done before other threads would have started.
-const SERIAL_ELEMENTS: usize = 16 * 1024;
+const SERIAL_ELEMENTS: usize = 4 * 1024;
 
 impl Compute {
     /// A CPU compute handle with its own persistent thread pool.

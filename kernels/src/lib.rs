@@ -29,5 +29,6 @@ pub use formats::block::IQ4_VALUES;
 pub use formats::dequantise;
 pub use ggml_type::GgmlType;
 pub use kv::{BLOCK_SIZE, KvLayer, Span};
+pub use ops::linear::Operand;
 pub use ops::rope::{RopeStyle, RopeTable};
 pub use packed::PackedMatrix;

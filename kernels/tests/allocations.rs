@@ -6,7 +6,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvLayer, RopeStyle, RopeTable, Span};
+use kernels::{
+    Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvLayer, Operand, PackedMatrix, RopeStyle, RopeTable,
+    Span,
+};
 
 struct Counting;
 
@@ -40,23 +43,26 @@ fn repeated_steps_allocate_nothing_of_size() {
     let (blocks, rope) = (2048 / BLOCK_SIZE, RopeTable::new(RopeStyle::Neox, vec![0.5; head_dim / 2], 1.0));
     let layer = KvLayer::new(blocks, num_kv_heads, head_dim, &Device::Cpu).unwrap();
     let block_table: Vec<u32> = (0..blocks as u32).collect();
+    let matrix = PackedMatrix::pack(&compute, GgmlType::Q8_0, 576, 576, &vec![0; 576 * 576 / 32 * 34]).unwrap();
     // A long prompt's chunk; one token far out, whose positions are split over the threads.
     for (query_len, context_len) in [(600, 1300), (1, 2048)] {
         let spans = [Span { query_start: 0, query_len, context_len, block_table: block_table.clone() }];
         let qkv = zeros(query_len, (num_heads + 2 * num_kv_heads) * head_dim);
         let attended = zeros(query_len, num_heads * head_dim);
-        let (gate_up, activated) = (zeros(query_len, 2 * 1536), zeros(query_len, 1536));
+        let gate_up = zeros(query_len, 2 * 576);
         let (weight, bias) = (zeros(1, 576).squeeze(0).unwrap(), zeros(1, qkv.dims()[1]).squeeze(0).unwrap());
         let head_weight = zeros(1, head_dim).squeeze(0).unwrap();
         let out = zeros(query_len, num_heads * head_dim);
-        let operations: [(&str, &dyn Fn() -> kernels::Result<()>); 8] = [
-            ("rms_norm", &|| compute.rms_norm(&attended, &weight, 1e-5, &out)),
+        let normed = Operand::Normed { rows: &attended, weight: &weight, eps: 1e-5 };
+        let operations: [(&str, &dyn Fn() -> kernels::Result<()>); 9] = [
+            ("linear", &|| compute.linear(&matrix, Operand::Rows(&attended), &out)),
+            ("linear of norm", &|| compute.linear(&matrix, normed, &out)),
+            ("linear of gate", &|| compute.linear_add(&matrix, Operand::Gated(&gate_up), &out)),
             ("head_norm", &|| compute.head_norm(&qkv, 0, num_heads, &head_weight, 1e-5)),
             ("add_bias", &|| compute.add_bias(&qkv, &bias)),
             ("rope_and_store", &|| compute.rope_and_store(&qkv, &rope, &spans, &layer)),
             ("attention", &|| compute.attention(&qkv, &spans, &layer, 0.125, None, &attended)),
             ("windowed attention", &|| compute.attention(&qkv, &spans, &layer, 0.125, Some(700), &attended)),
-            ("silu_mul", &|| compute.silu_mul(&gate_up, &activated)),
             ("keep_rows", &|| compute.keep_rows(&out, &[query_len as u32 - 1])),
         ];
         for (name, operation) in operations {

@@ -1,22 +1,11 @@
-//! Root-mean-square norm (Zhang & Sennrich, 2019): `x / sqrt(mean(x²) + eps) * weight`, of rows and of single heads.
+//! Root-mean-square norm (Zhang & Sennrich, 2019): `x / sqrt(mean(x²) + eps) * weight`, of rows on their way into a
+//! product and of single heads.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 
 use crate::{Compute, Error, Result, rows};
 
 impl Compute {
-    /// Root-mean-square norm of each row times `weight`. `x`, `out`: f32 `(num_tokens, hidden)`; `weight`: f32 `(hidden)`.
-    pub fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, out: &Tensor) -> Result<()> {
-        const OP: &str = "rms_norm";
-        let (num_tokens, hidden) = rows::matrix(OP, "x", x)?;
-        rows::expect(OP, "weight", weight, &[hidden])?;
-        rows::expect(OP, "out", out, &[num_tokens, hidden])?;
-        if num_tokens == 0 || hidden == 0 {
-            return Ok(());
-        }
-        Ok(out.inplace_op3(x, weight, &RmsNorm { compute: self, hidden, eps })?)
-    }
-
     /// Root-mean-square norm of every head in place (Qwen3's q and k norms): heads `first_head..first_head + num_heads`
     /// of each row of `x`, f32 `(num_tokens, total_heads * head_dim)`; `weight`: f32 `(head_dim)`.
     pub fn head_norm(&self, x: &Tensor, first_head: usize, num_heads: usize, weight: &Tensor, eps: f32) -> Result<()> {
@@ -37,36 +26,11 @@ impl Compute {
     }
 }
 
-struct RmsNorm<'a> {
-    compute: &'a Compute,
-    hidden: usize,
-    eps: f32,
-}
-
-impl InplaceOp3 for RmsNorm<'_> {
-    fn name(&self) -> &'static str {
-        "rms_norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        out_layout: &Layout,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (x, weight) = (rows::f32s(x, x_layout)?, rows::f32s(weight, weight_layout)?);
-        let out = rows::f32s_mut(out, out_layout)?;
-        self.compute.for_each_row(out, self.hidden, |i, out| {
-            let x = &x[i * self.hidden..][..self.hidden];
-            let factor = inverse_rms(x, self.eps);
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                *out = x * factor * weight;
-            }
-        });
-        Ok(())
+/// The norm of one row: `out = x / sqrt(mean(x²) + eps) * weight`.
+pub(crate) fn norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = inverse_rms(x, eps);
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * factor * weight;
     }
 }
 
@@ -124,6 +88,7 @@ mod tests {
 
     use candle_core::{DType, Device, Tensor};
 
+    use super::norm;
     use crate::testing::{compute, normal_rows};
 
     fn reference(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
@@ -133,26 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_agree_with_f64_and_do_not_depend_on_company() {
+    fn rows_agree_with_f64() {
         let mut rng = fastrand::Rng::with_seed(1);
-        for (num_tokens, hidden, scale) in [(1, 1, 1.0), (3, 7, 1e-4), (40, 576, 1.0), (5, 4096, 1e15), (33, 1000, 0.0)]
-        {
-            let x = normal_rows(&mut rng, num_tokens * hidden, scale);
-            let weight = normal_rows(&mut rng, hidden, 1.0);
-            let norm = |x: &[f32], threads| {
-                let rows = x.len() / hidden;
-                let x = Tensor::from_slice(x, (rows, hidden), &Device::Cpu).unwrap();
-                let weight = Tensor::from_slice(&weight, hidden, &Device::Cpu).unwrap();
-                let out = Tensor::full(f32::NAN, (rows, hidden), &Device::Cpu).unwrap();
-                compute(threads, None).rms_norm(&x, &weight, 1e-5, &out).unwrap();
-                out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
-            };
-            let out = norm(&x, 3);
-            for (x, out) in x.chunks_exact(hidden).zip(out.chunks_exact(hidden)) {
-                for (found, wanted) in out.iter().zip(reference(x, &weight, 1e-5)) {
-                    assert!((f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs(), "{found} is not {wanted}");
-                }
-                assert_eq!(norm(x, 1), out, "a row of {hidden} alone");
+        for (len, scale) in [(1, 1.0), (7, 1e-4), (576, 1.0), (4096, 1e15), (1000, 0.0)] {
+            let (x, weight) = (normal_rows(&mut rng, len, scale), normal_rows(&mut rng, len, 1.0));
+            let mut out = vec![f32::NAN; len];
+            norm(&x, &weight, 1e-5, &mut out);
+            for (found, wanted) in out.iter().zip(reference(&x, &weight, 1e-5)) {
+                assert!((f64::from(*found) - wanted).abs() <= 1e-6 * wanted.abs(), "{found} is not {wanted}");
             }
         }
     }
@@ -183,11 +136,6 @@ mod tests {
     fn wrong_shapes_are_errors() {
         let compute = compute(1, None);
         let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
-        assert!(compute.rms_norm(&zeros(&[2, 8]), &zeros(&[8]), 1e-5, &zeros(&[2, 8])).is_ok());
-        assert!(compute.rms_norm(&zeros(&[0, 8]), &zeros(&[8]), 1e-5, &zeros(&[0, 8])).is_ok());
-        assert!(compute.rms_norm(&zeros(&[2, 8]), &zeros(&[7]), 1e-5, &zeros(&[2, 8])).is_err());
-        assert!(compute.rms_norm(&zeros(&[2, 8]), &zeros(&[8]), 1e-5, &zeros(&[3, 8])).is_err());
-        assert!(compute.rms_norm(&zeros(&[8]), &zeros(&[8]), 1e-5, &zeros(&[8])).is_err());
         assert!(compute.head_norm(&zeros(&[2, 8]), 1, 2, &zeros(&[4]), 1e-5).is_err());
         assert!(compute.head_norm(&zeros(&[2, 8]), 0, 1, &zeros(&[3]), 1e-5).is_err());
         assert!(compute.head_norm(&zeros(&[2, 8]), usize::MAX, 1, &zeros(&[4]), 1e-5).is_err());

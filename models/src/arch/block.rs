@@ -33,8 +33,7 @@ impl<V: Variant> Block<V> {
 
     /// Makes q, k and v of `hidden`, q and k rotated, and writes k and v into `kv`.
     pub(super) fn store(&self, step: &Step, kv: &KvLayer) -> Result<()> {
-        self.attention_norm.forward(step)?;
-        self.attention.project(step)?;
+        self.attention.project(step, &self.attention_norm)?;
         self.variant.adjust_qkv(step)?;
         step.store(kv)
     }
@@ -42,7 +41,6 @@ impl<V: Variant> Block<V> {
     /// Adds attention of q to all that `kv` holds, then the feed-forward network, to `hidden`.
     pub(super) fn attend(&self, step: &Step, kv: &KvLayer) -> Result<()> {
         self.attention.attend(step, kv)?;
-        self.feed_forward_norm.forward(step)?;
-        self.feed_forward.forward(step)
+        self.feed_forward.forward(step, &self.feed_forward_norm)
     }
 }

@@ -1,8 +1,8 @@
 //! Grouped-query self-attention over the paged cache (Ainslie et al., 2023).
 
-use kernels::{KvLayer, PackedMatrix};
+use kernels::{KvLayer, Operand, PackedMatrix};
 
-use super::Step;
+use super::{RmsNorm, Step};
 use crate::{Result, weights::Weights};
 
 /// Projections of one block's attention, q, k and v stacked into one matrix.
@@ -27,14 +27,14 @@ impl Attention {
         })
     }
 
-    /// `qkv = normed · Wᵀ`, not yet rotated.
-    pub(crate) fn project(&self, step: &Step) -> Result<()> {
-        Ok(step.compute.linear(&self.qkv, &step.normed, &step.qkv)?)
+    /// `qkv = norm(hidden) · Wᵀ`, not yet rotated.
+    pub(crate) fn project(&self, step: &Step, norm: &RmsNorm) -> Result<()> {
+        Ok(step.compute.linear(&self.qkv, norm.of(step), &step.qkv)?)
     }
 
     /// Attends from q to what is stored, and adds the output projection to `hidden`.
     pub(crate) fn attend(&self, step: &Step, kv: &KvLayer) -> Result<()> {
         step.compute.attention(&step.qkv, &step.spans, kv, self.scale, self.window, &step.attended)?;
-        Ok(step.compute.linear_add(&self.output, &step.attended, &step.hidden)?)
+        Ok(step.compute.linear_add(&self.output, Operand::Rows(&step.attended), &step.hidden)?)
     }
 }

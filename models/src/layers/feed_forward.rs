@@ -1,8 +1,8 @@
 //! The gated feed-forward network `SwiGLU` (Shazeer, 2020).
 
-use kernels::PackedMatrix;
+use kernels::{Operand, PackedMatrix};
 
-use super::Step;
+use super::{RmsNorm, Step};
 use crate::{Result, weights::Weights};
 
 /// Projections of one block's feed-forward network, gate and up stacked into one matrix.
@@ -21,10 +21,9 @@ impl FeedForward {
         })
     }
 
-    /// `hidden += down · (silu(gate · normed) * (up · normed))`.
-    pub(crate) fn forward(&self, step: &Step) -> Result<()> {
-        step.compute.linear(&self.gate_up, &step.normed, &step.gate_up)?;
-        step.compute.silu_mul(&step.gate_up, &step.activated)?;
-        Ok(step.compute.linear_add(&self.down, &step.activated, &step.hidden)?)
+    /// `hidden += down · (silu(gate · normed) * (up · normed))` with `normed = norm(hidden)`.
+    pub(crate) fn forward(&self, step: &Step, norm: &RmsNorm) -> Result<()> {
+        step.compute.linear(&self.gate_up, norm.of(step), &step.gate_up)?;
+        Ok(step.compute.linear_add(&self.down, Operand::Gated(&step.gate_up), &step.hidden)?)
     }
 }

@@ -1,6 +1,7 @@
 //! The root-mean-square norm (Zhang & Sennrich, 2019).
 
 use candle_core::Tensor;
+use kernels::Operand;
 
 use super::Step;
 use crate::{Result, weights::Weights};
@@ -17,8 +18,8 @@ impl RmsNorm {
         Ok(Self { weight: weights.vector(name)?, eps: weights.config().rms_norm_eps })
     }
 
-    /// `normed = norm(hidden)`.
-    pub(crate) fn forward(&self, step: &Step) -> Result<()> {
-        Ok(step.compute.rms_norm(&step.hidden, &self.weight, self.eps, &step.normed)?)
+    /// `norm(hidden)`, for a product to take.
+    pub(crate) fn of<'a>(&'a self, step: &'a Step) -> Operand<'a> {
+        Operand::Normed { rows: &step.hidden, weight: &self.weight, eps: self.eps }
     }
 }

@@ -11,33 +11,29 @@ use crate::{ModelConfig, Result};
 #[derive(Debug)]
 pub(crate) struct Workspace {
     hidden: Tensor,
-    normed: Tensor,
     qkv: Tensor,
     attended: Tensor,
     gate_up: Tensor,
-    activated: Tensor,
     logits: Tensor,
 }
 
 impl Workspace {
     pub(crate) fn new(config: &ModelConfig, max_tokens: usize, max_logit_rows: usize, device: &Device) -> Result<Self> {
         let zeros = |rows: usize, columns: usize| Tensor::zeros((rows, columns), DType::F32, device);
-        let [hidden, qkv, attended, gate_up, activated] = widths(config);
+        let [hidden, qkv, attended, gate_up] = widths(config);
         Ok(Self {
             hidden: zeros(max_tokens, hidden)?,
-            normed: zeros(max_tokens, hidden)?,
             qkv: zeros(max_tokens, qkv)?,
             attended: zeros(max_tokens, attended)?,
             gate_up: zeros(max_tokens, gate_up)?,
-            activated: zeros(max_tokens, activated)?,
             logits: zeros(max_logit_rows, config.vocab_size)?,
         })
     }
 
     /// Bytes that [`Workspace::new`] takes.
     pub(crate) fn bytes(config: &ModelConfig, max_tokens: usize, max_logit_rows: usize) -> usize {
-        let [hidden, qkv, attended, gate_up, activated] = widths(config);
-        let per_token = 2 * hidden + qkv + attended + gate_up + activated;
+        let [hidden, qkv, attended, gate_up] = widths(config);
+        let per_token = hidden + qkv + attended + gate_up;
         (max_tokens * per_token + max_logit_rows * config.vocab_size) * size_of::<f32>()
     }
 
@@ -59,18 +55,16 @@ impl Workspace {
         spans: &'a [Span],
         num_tokens: usize,
     ) -> Result<Step<'a>> {
-        let Self { hidden, normed, qkv, attended, gate_up, activated, .. } = self;
+        let Self { hidden, qkv, attended, gate_up, .. } = self;
         let rows = |tensor: &Tensor| tensor.narrow(0, 0, num_tokens);
         Ok(Step {
             compute,
             rope,
             spans: Cow::Borrowed(spans),
             hidden: rows(hidden)?,
-            normed: rows(normed)?,
             qkv: rows(qkv)?,
             attended: rows(attended)?,
             gate_up: rows(gate_up)?,
-            activated: rows(activated)?,
         })
     }
 
@@ -80,11 +74,11 @@ impl Workspace {
     }
 }
 
-/// Columns of hidden, qkv, attended, gate and up, activated.
-fn widths(config: &ModelConfig) -> [usize; 5] {
+/// Columns of hidden, qkv, attended, gate and up.
+fn widths(config: &ModelConfig) -> [usize; 4] {
     let q_size = config.num_heads * config.head_dim;
     let kv_size = config.num_kv_heads * config.head_dim;
-    [config.hidden_size, q_size + 2 * kv_size, q_size, 2 * config.intermediate_size, config.intermediate_size]
+    [config.hidden_size, q_size + 2 * kv_size, q_size, 2 * config.intermediate_size]
 }
 
 /// What the layers of one step share: who computes, whose tokens, and the rows they are worked in.
@@ -95,16 +89,12 @@ pub(crate) struct Step<'a> {
     pub(crate) spans: Cow<'a, [Span]>,
     /// The residual stream, `(num_tokens, hidden_size)`.
     pub(crate) hidden: Tensor,
-    /// Its norm, `(num_tokens, hidden_size)`.
-    pub(crate) normed: Tensor,
     /// `(num_tokens, (num_heads + 2 * num_kv_heads) * head_dim)`.
     pub(crate) qkv: Tensor,
     /// `(num_tokens, num_heads * head_dim)`.
     pub(crate) attended: Tensor,
     /// `(num_tokens, 2 * intermediate_size)`, gate first.
     pub(crate) gate_up: Tensor,
-    /// `(num_tokens, intermediate_size)`.
-    pub(crate) activated: Tensor,
 }
 
 impl<'a> Step<'a> {
@@ -124,11 +114,9 @@ impl<'a> Step<'a> {
         Ok(Step {
             spans: kept_spans(&self.spans, rows).into(),
             hidden: front(self.hidden)?,
-            normed: front(self.normed)?,
             qkv: front(self.qkv)?,
             attended: front(self.attended)?,
             gate_up: front(self.gate_up)?,
-            activated: front(self.activated)?,
             ..self
         })
     }

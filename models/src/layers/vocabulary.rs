@@ -29,7 +29,6 @@ impl Vocabulary {
 
     /// Writes the logits of every row of `hidden` to `out`, f32 `(num_tokens, vocab_size)`.
     pub(crate) fn logits(&self, step: &Step, out: &Tensor) -> Result<()> {
-        self.norm.forward(step)?;
-        Ok(step.compute.linear(&self.output, &step.normed, out)?)
+        Ok(step.compute.linear(&self.output, self.norm.of(step), out)?)
     }
 }

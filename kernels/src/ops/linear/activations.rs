@@ -8,6 +8,7 @@
 
 use crate::formats::CHUNK;
 use crate::lines::{Line, bytes_mut};
+use crate::scratch::Buffer;
 use crate::shared::Shared;
 use crate::{Compute, Isa};
 
@@ -39,9 +40,14 @@ impl Scale {
     }
 }
 
-/// Memory for quantised activations that outlives a product, so that a step allocates nothing.
+/// Memory for activations that outlives a product, so that a step allocates nothing.
 #[derive(Debug, Default)]
-pub(crate) struct ActivationBuffer(Vec<Line>);
+pub(crate) struct ActivationBuffer {
+    /// Quantised.
+    pub(super) lines: Vec<Line>,
+    /// Made for float weights.
+    pub(super) rows: Buffer,
+}
 
 /// The quantised activations of a product: the sum of the terms.
 #[derive(Debug, Clone, Copy)]
@@ -88,24 +94,26 @@ fn padded(tokens: usize) -> usize {
 impl<'a> Quantised<'a> {
     /// Quantises all rows of `x` into `buffer`, and with `precise` also what that leaves of them; columns are a
     /// multiple of 32.
-    pub(super) fn new(compute: &Compute, x: Input<'_>, precise: bool, buffer: &'a mut ActivationBuffer) -> Self {
+    pub(super) fn new(compute: &Compute, x: Input<'_>, precise: bool, buffer: &'a mut Vec<Line>) -> Self {
         /// Values that are worth handing to another thread.
-        const MIN_PARALLEL: usize = 1 << 15;
+        const MIN_PARALLEL: usize = 1 << 12;
         let (num_tokens, chunks) = (x.num_tokens(), x.columns / CHUNK);
         let last = num_tokens % TILE;
         let tokens = num_tokens - last + padded(last);
         let lines = (tokens * chunks * TOKEN_BYTES).div_ceil(size_of::<Line>());
         let terms = if precise { 2 } else { 1 };
-        if buffer.0.len() < lines * terms {
-            buffer.0.resize(lines * terms, Line::ZERO);
+        if buffer.len() < lines * terms {
+            buffer.resize(lines * terms, Line::ZERO);
         }
-        let (first, rest) = bytes_mut(&mut buffer.0[..lines * terms]).split_at_mut(lines * size_of::<Line>());
+        let (first, rest) = bytes_mut(&mut buffer[..lines * terms]).split_at_mut(lines * size_of::<Line>());
         let (first_term, residual_term) = (Shared::new(&mut *first), precise.then(|| Shared::new(&mut *rest)));
-        let fill = |token: usize| quantise_token(compute.isa(), x, token, first_term, residual_term);
+        let fill = |row: &mut Buffer, token: usize| {
+            quantise_token(compute.isa(), x, token, row, first_term, residual_term);
+        };
         if x.values.len() < MIN_PARALLEL {
-            (0..tokens).for_each(fill);
+            compute.with_scratch(|row| (0..tokens).for_each(|token| fill(row, token)));
         } else {
-            compute.parallel_for(tokens, fill);
+            compute.parallel_for_scratch(tokens, fill);
         }
         let term = |bytes| Term { bytes, num_tokens, chunks };
         Self { first: term(first), residual: precise.then(|| term(rest)) }
@@ -124,21 +132,30 @@ impl<'a> Term<'a> {
 }
 
 /// Writes all chunks of one token into its tile of both terms; a token beyond the last is padding.
-fn quantise_token(isa: Isa, x: Input<'_>, token: usize, first: Shared<'_, u8>, residual: Option<Shared<'_, u8>>) {
-    let zeros = |values: &mut [u8]| {
-        values.fill(0);
-        Scale::default()
-    };
-    for chunk in 0..x.columns / CHUNK {
-        let place = Place::new(x, token, chunk);
-        // SAFETY: the places of a token belong to the one task that has it.
+fn quantise_token(
+    isa: Isa,
+    x: Input<'_>,
+    token: usize,
+    row: &mut Buffer,
+    first: Shared<'_, u8>,
+    residual: Option<Shared<'_, u8>>,
+) {
+    let places = (0..x.columns / CHUNK).map(|chunk| Place::new(x, token, chunk));
+    if token >= x.num_tokens() {
+        let zeros = |values: &mut [u8]| {
+            values.fill(0);
+            Scale::default()
+        };
+        for (place, term) in places.flat_map(|place| [Some(first), residual].map(|term| (place, term))) {
+            // SAFETY: the places of a token belong to the one task that has it.
+            term.map(|term| unsafe { place.write(term, zeros) });
+        }
+        return;
+    }
+    let row = x.row(isa, token, row);
+    for (place, x) in places.zip(row.as_chunks::<CHUNK>().0) {
+        // SAFETY: as above.
         unsafe {
-            if token >= x.num_tokens() {
-                place.write(first, zeros);
-                residual.map(|residual| place.write(residual, zeros));
-                continue;
-            }
-            let x = &x.row(token)[chunk * CHUNK..][..CHUNK];
             let (values, scale) = place.write(first, |values| quantise(isa, x, values));
             if let Some(residual) = residual {
                 let left: [f32; CHUNK] = std::array::from_fn(|i| x[i] - scale.d * f32::from(values[i] as i8));

@@ -6,14 +6,17 @@
 mod activations;
 mod float;
 mod int8;
+mod operand;
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor};
 
 pub(crate) use activations::ActivationBuffer;
 use activations::Quantised;
+pub use operand::Operand;
+use operand::Source;
 
 use crate::formats::GROUP;
 use crate::packed::Part;
@@ -21,22 +24,20 @@ use crate::shared::Shared;
 use crate::{Activations, Compute, PackedMatrix, Result, rows};
 
 impl Compute {
-    /// `out = x · Wᵀ`. `x`: f32 `(num_tokens, columns)`; `out`: f32 `(num_tokens, rows)`, in another storage.
+    /// `out = x · Wᵀ`. `x`: `(num_tokens, columns)`; `out`: f32 `(num_tokens, rows)`, in another storage.
     ///
     /// # Errors
     /// When a shape or type is another.
-    pub fn linear(&self, weight: &PackedMatrix, x: &Tensor, out: &Tensor) -> Result<()> {
-        let op = Linear { name: "linear", compute: self, weight, accumulate: false };
-        op.run(x, out)
+    pub fn linear(&self, weight: &PackedMatrix, x: Operand<'_>, out: &Tensor) -> Result<()> {
+        Linear { name: "linear", compute: self, weight, x, accumulate: false }.run(out)
     }
 
     /// `out += x · Wᵀ`: the projection back into the residual stream. Shapes as in [`Compute::linear`].
     ///
     /// # Errors
     /// When a shape or type is another.
-    pub fn linear_add(&self, weight: &PackedMatrix, x: &Tensor, out: &Tensor) -> Result<()> {
-        let op = Linear { name: "linear_add", compute: self, weight, accumulate: true };
-        op.run(x, out)
+    pub fn linear_add(&self, weight: &PackedMatrix, x: Operand<'_>, out: &Tensor) -> Result<()> {
+        Linear { name: "linear_add", compute: self, weight, x, accumulate: true }.run(out)
     }
 }
 
@@ -44,18 +45,23 @@ struct Linear<'a> {
     name: &'static str,
     compute: &'a Compute,
     weight: &'a PackedMatrix,
+    x: Operand<'a>,
     accumulate: bool,
 }
 
 impl Linear<'_> {
-    fn run(&self, x: &Tensor, out: &Tensor) -> Result<()> {
+    fn run(&self, out: &Tensor) -> Result<()> {
         let (num_tokens, _) = rows::matrix(self.name, "out", out)?;
-        rows::expect(self.name, "x", x, &[num_tokens, self.weight.columns()])?;
+        self.x.check(self.name, num_tokens, self.weight.columns())?;
         rows::expect(self.name, "out", out, &[num_tokens, self.weight.rows()])?;
         if num_tokens == 0 {
             return Ok(());
         }
-        Ok(out.inplace_op2(x, self)?)
+        match self.x {
+            Operand::Normed { rows, weight, .. } => out.inplace_op3(rows, weight, self)?,
+            Operand::Rows(rows) | Operand::Gated(rows) => out.inplace_op2(rows, self)?,
+        }
+        Ok(())
     }
 }
 
@@ -65,27 +71,52 @@ impl InplaceOp2 for Linear<'_> {
     }
 
     fn cpu_fwd(&self, out: &mut CpuStorage, out_l: &Layout, x: &CpuStorage, x_l: &Layout) -> candle_core::Result<()> {
-        let x = Input { values: rows::f32s(x, x_l)?, columns: self.weight.columns() };
-        let out = Output {
-            values: Shared::new(rows::f32s_mut(out, out_l)?),
-            width: self.weight.rows(),
-            first_column: 0,
-            accumulate: self.accumulate,
+        let source = if matches!(self.x, Operand::Gated(_)) { Source::Gated } else { Source::Plain };
+        self.multiply(rows::f32s_mut(out, out_l)?, rows::f32s(x, x_l)?, source);
+        Ok(())
+    }
+}
+
+impl InplaceOp3 for Linear<'_> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        out: &mut CpuStorage,
+        out_l: &Layout,
+        x: &CpuStorage,
+        x_l: &Layout,
+        weight: &CpuStorage,
+        weight_l: &Layout,
+    ) -> candle_core::Result<()> {
+        let weight = rows::f32s(weight, weight_l)?;
+        let source = match self.x {
+            Operand::Normed { eps, .. } => Source::Normed { weight, eps },
+            Operand::Rows(_) | Operand::Gated(_) => Source::Plain,
         };
-        let tasks = Tasks::new(self.weight, x.num_tokens(), self.compute.threads());
-        let int8 = self.compute.activations() == Activations::Int8;
-        if !int8 || self.weight.parts().iter().all(|part| part.is_float()) {
-            self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, None, out));
-            return Ok(());
-        }
-        let mut buffer = self.compute.activation_buffer().lock().unwrap_or_else(PoisonError::into_inner);
-        let quantised = Quantised::new(self.compute, x, self.weight.is_precise(), &mut buffer);
-        self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, Some(quantised), out));
+        self.multiply(rows::f32s_mut(out, out_l)?, rows::f32s(x, x_l)?, source);
         Ok(())
     }
 }
 
 impl Linear<'_> {
+    fn multiply(&self, out: &mut [f32], x: &[f32], source: Source<'_>) {
+        let x = Input { values: x, columns: self.weight.columns(), source };
+        let width = self.weight.rows();
+        let out = Output { values: Shared::new(out), width, first_column: 0, accumulate: self.accumulate };
+        let tasks = Tasks::new(self.weight, x.num_tokens(), self.compute.threads());
+        let int8 = self.compute.activations() == Activations::Int8;
+        let is_float = |part: &Arc<Part>| !int8 || part.is_float();
+        let mut buffer = self.compute.activation_buffer().lock().unwrap_or_else(PoisonError::into_inner);
+        let ActivationBuffer { lines, rows } = &mut *buffer;
+        let x = if self.weight.parts().iter().any(is_float) { x.materialised(self.compute, rows) } else { x };
+        let quantised = (!self.weight.parts().iter().all(is_float))
+            .then(|| Quantised::new(self.compute, x, self.weight.is_precise(), lines));
+        self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, quantised, out));
+    }
+
     /// Multiplies one block of weights, in int8 where the activations were quantised and the weights are.
     fn run_block(&self, block: &Block<'_>, x: Input<'_>, quantised: Option<Quantised<'_>>, out: Output<'_>) {
         let out = Output { first_column: block.first_column, ..out };
@@ -105,20 +136,27 @@ impl Linear<'_> {
     }
 }
 
-/// The activations of a product, `(num_tokens, columns)`.
+/// The activations of a product, `(num_tokens, columns)`, or what they are made of.
 #[derive(Debug, Clone, Copy)]
 struct Input<'a> {
     values: &'a [f32],
     columns: usize,
+    source: Source<'a>,
 }
 
 impl<'a> Input<'a> {
     fn num_tokens(&self) -> usize {
-        self.values.len() / self.columns
+        self.values.len() / self.stored_columns()
     }
 
-    fn row(&self, token: usize) -> &'a [f32] {
-        &self.values[token * self.columns..][..self.columns]
+    /// A token's row as it lies in memory.
+    fn stored(&self, token: usize) -> &'a [f32] {
+        let columns = self.stored_columns();
+        &self.values[token * columns..][..columns]
+    }
+
+    fn stored_columns(&self) -> usize {
+        if matches!(self.source, Source::Gated) { 2 * self.columns } else { self.columns }
     }
 }
 
@@ -141,12 +179,13 @@ impl Output<'_> {
         let start = token * self.width + self.first_column + first_row;
         // SAFETY: the caller's promise.
         let out = unsafe { self.values.slice(start, sums.len()) };
-        if self.accumulate {
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out += sum;
-            }
-        } else {
-            out.copy_from_slice(sums);
+        // One or two vectors for a whole group, a loop for the last one of a matrix.
+        if let ([out], [sums]) = (out.as_chunks_mut::<GROUP>().0, sums.as_chunks::<GROUP>().0) {
+            *out = if self.accumulate { std::array::from_fn(|i| out[i] + sums[i]) } else { *sums };
+            return;
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = if self.accumulate { *out + sum } else { *sum };
         }
     }
 }
@@ -176,7 +215,7 @@ impl<'a> Tasks<'a> {
         let groups: usize = parts.iter().map(|part| part.rows.div_ceil(GROUP)).sum();
         let group_work = GROUP * weight.columns() * num_tokens;
         let smallest = MIN_TASK.div_ceil(group_work).next_multiple_of(4);
-        let mut groups_per_task = groups.div_ceil(threads * 8).next_multiple_of(4).max(smallest);
+        let mut groups_per_task = groups.div_ceil(threads * 16).next_multiple_of(4).max(smallest);
         if num_tokens > 32 {
             groups_per_task = groups_per_task.min(MAX_GROUPS);
         }

@@ -3,8 +3,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::ops::{rms_norm, silu_mul};
 use crate::testing::{compute, compute_with, isas_and_emulated, random_blocks, scale_places};
-use crate::{Activations, Compute, ComputeOptions, GgmlType, PackedMatrix};
+use crate::{Activations, Compute, ComputeOptions, GgmlType, Isa, Operand, PackedMatrix};
 
 mod isas;
 
@@ -16,7 +17,7 @@ fn product(compute: &Compute, weight: &PackedMatrix, x: &[f32]) -> Vec<f32> {
     let tokens = x.len() / weight.columns();
     let x = Tensor::from_slice(x, (tokens, weight.columns()), &Device::Cpu).unwrap();
     let out = Tensor::zeros((tokens, weight.rows()), DType::F32, &Device::Cpu).unwrap();
-    compute.linear(weight, &x, &out).unwrap();
+    compute.linear(weight, Operand::Rows(&x), &out).unwrap();
     out.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -208,7 +209,7 @@ fn linear_add_adds() {
         let expected: Vec<f32> = before.iter().zip(product(&compute, &weight, &x)).map(|(a, b)| a + b).collect();
         let out = Tensor::from_vec(before, (3, 12), &Device::Cpu).unwrap();
         let x = Tensor::from_vec(x, (3, weight.columns()), &Device::Cpu).unwrap();
-        compute.linear_add(&weight, &x, &out).unwrap();
+        compute.linear_add(&weight, Operand::Rows(&x), &out).unwrap();
         assert_eq!(out.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
     }
 }
@@ -221,12 +222,58 @@ fn wrong_shapes_are_errors() {
     let zeros = |shape: (usize, usize), dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
     let out = zeros((2, 12), DType::F32);
     for x in [zeros((2, 95), DType::F32), zeros((3, 96), DType::F32), zeros((2, 96), DType::F16)] {
-        assert!(compute.linear(&weight, &x, &out).unwrap_err().to_string().starts_with("linear: x "));
+        assert!(compute.linear(&weight, Operand::Rows(&x), &out).unwrap_err().to_string().starts_with("linear: x "));
     }
     let x = zeros((2, 96), DType::F32);
-    let error = compute.linear_add(&weight, &x, &zeros((2, 13), DType::F32)).unwrap_err().to_string();
+    let error = compute.linear_add(&weight, Operand::Rows(&x), &zeros((2, 13), DType::F32)).unwrap_err().to_string();
     assert!(error.starts_with("linear_add: out has shape [2, 13]"), "{error}");
-    assert!(compute.linear(&weight, &zeros((0, 96), DType::F32), &zeros((0, 12), DType::F32)).is_ok());
-    assert!(compute.linear(&weight, &out, &out).is_err());
+    assert!(compute.linear(&weight, Operand::Rows(&zeros((0, 96), DType::F32)), &zeros((0, 12), DType::F32)).is_ok());
+    assert!(compute.linear(&weight, Operand::Rows(&out), &out).is_err());
     assert!(compute.embed(&weight, &[12], &zeros((1, 96), DType::F32)).is_err());
+}
+
+/// Norm and gate on the way into a product give the bits of the same computed before it, whatever kernels follow.
+#[test]
+fn a_norm_or_a_gate_may_be_part_of_the_product() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (rows, columns) = (19, 96);
+    let types = [GgmlType::Q8_0, GgmlType::F16];
+    for (activations, isa) in [Activations::Int8, Activations::F32].into_iter().zip([Isa::Scalar, Isa::detect()]) {
+        let compute = Compute::cpu(ComputeOptions { threads: 2, isa: Some(isa), activations }).unwrap();
+        let pack = |ggml_type, rng: &mut fastrand::Rng| {
+            let bytes = random_blocks(rng, ggml_type, rows * columns);
+            PackedMatrix::pack(&compute, ggml_type, rows, columns, &bytes).unwrap()
+        };
+        let [quantised, float] = types.map(|ggml_type| pack(ggml_type, &mut rng));
+        let both = PackedMatrix::stack(vec![quantised.clone(), float.clone()]).unwrap();
+        for (weight, tokens) in
+            [(&quantised, 1), (&float, 5), (&both, 70), (&quantised.clone().with_precise_activations(), 9)]
+        {
+            let gate_up = random_x(&mut rng, tokens, 2 * columns);
+            let norm_weight = random_x(&mut rng, 1, columns);
+            let (mut normed, mut gated) = (vec![0.0; tokens * columns], vec![0.0; tokens * columns]);
+            let x = &gate_up[..tokens * columns];
+            for (row, out) in x.chunks(columns).zip(normed.chunks_mut(columns)) {
+                rms_norm::norm(row, &norm_weight, 1e-5, out);
+            }
+            for (row, out) in gate_up.chunks(2 * columns).zip(gated.chunks_mut(columns)) {
+                silu_mul::silu_mul(isa, row, out);
+            }
+            let tensor = |values: &[f32], columns| {
+                Tensor::from_slice(values, (values.len() / columns, columns), &Device::Cpu).unwrap()
+            };
+            let of = |x: Operand<'_>| {
+                let out = Tensor::zeros((tokens, weight.rows()), DType::F32, &Device::Cpu).unwrap();
+                compute.linear(weight, x, &out).unwrap();
+                out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            let norm_weight = Tensor::from_slice(&norm_weight, columns, &Device::Cpu).unwrap();
+            let rows = tensor(x, columns);
+            assert_eq!(
+                of(Operand::Normed { rows: &rows, weight: &norm_weight, eps: 1e-5 }),
+                product(&compute, weight, &normed)
+            );
+            assert_eq!(of(Operand::Gated(&tensor(&gate_up, 2 * columns))), product(&compute, weight, &gated));
+        }
+    }
 }

@@ -97,6 +97,6 @@ impl Product<'_> {
 
     /// The columns of the `index`th token.
     fn token(&self, index: usize) -> &[f32] {
-        &self.x.row(self.first_token + index)[self.columns.clone()]
+        &self.x.stored(self.first_token + index)[self.columns.clone()]
     }
 }

@@ -61,7 +61,7 @@ enum MultiplyAdd {}
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     pub(super) quants: [__m256i; 8],
-    scales: Scales<__m256>,
+    pub(super) scales: Scales<__m256>,
 }
 
 /// How far ahead of the weights being read memory is asked for, in bytes.
@@ -122,7 +122,7 @@ impl<D: IntegerDot> MicroKernel for Vectors<D> {
 /// # Safety
 /// AVX2 and F16C; groups are of format `F` and longer than `chunk` chunks.
 #[inline(always)]
-unsafe fn load<F: Format, D: IntegerDot, const G: usize, const AHEAD: bool>(
+pub(super) unsafe fn load<F: Format, D: IntegerDot, const G: usize, const AHEAD: bool>(
     groups: [&[u8]; G],
     chunk: usize,
 ) -> [Weights; G] {

@@ -8,6 +8,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -53,9 +55,9 @@ fn of<F: Format>(isa: Isa) -> Multiply {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::multiply::<F>,
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => vnni::multiply_avx::<F>,
+        Isa::AvxVnni => vnni::multiply::<F>,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => vnni::multiply_avx512::<F>,
+        Isa::Avx512Vnni => avx512::multiply::<F>,
         #[cfg(not(target_arch = "x86_64"))]
         _ => multiply::<F, scalar::Scalar>,
     }
@@ -63,6 +65,9 @@ fn of<F: Format>(isa: Isa) -> Multiply {
 
 /// The micro-kernel of an instruction set.
 trait MicroKernel {
+    /// Whether two groups go together better than one from four tokens on.
+    const PAIRS: bool = false;
+
     /// Sets `sums`, `[group: G][token: tile.padded][row: 8]`, to the products of `G` row groups over all columns.
     /// With `STREAM`, `tile.padded` is `T` and sums stay in registers; else it is a multiple of `T`.
     ///
@@ -93,6 +98,8 @@ unsafe fn multiply<F: Format, K: MicroKernel>(part: &Part, groups: Range<usize>,
                 1 if F::Quants::PLANES == 1 => streams::<F, K, 4, 1, true>(part, groups, &tile, out),
                 1 => streams::<F, K, 2, 1, true>(part, groups, &tile, out),
                 2 => streams::<F, K, 2, 2, true>(part, groups, &tile, out),
+                4 if K::PAIRS => streams::<F, K, 2, 4, true>(part, groups, &tile, out),
+                8 if K::PAIRS => streams::<F, K, 2, 8, true>(part, groups, &tile, out),
                 4 => streams::<F, K, 1, 4, true>(part, groups, &tile, out),
                 8 => streams::<F, K, 1, 8, true>(part, groups, &tile, out),
                 _ => streams::<F, K, 2, 4, false>(part, groups, &tile, out),

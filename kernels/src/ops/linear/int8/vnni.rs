@@ -17,28 +17,18 @@ use crate::formats::scaling::Scaling;
 use crate::formats::{CHUNK, Format};
 use crate::packed::Part;
 
-/// The walk with these products, compiled for AVX-512 VNNI.
-///
-/// # Safety
-/// As of [`super::Multiply`].
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply_avx512<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe { super::multiply::<F, Vectors<Vnni<Evex>>>(part, groups, x, out) }
-}
-
 /// The walk with these products, compiled for AVX-VNNI.
 ///
 /// # Safety
 /// As of [`super::Multiply`].
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(super) unsafe fn multiply_avx<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
+pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
     // SAFETY: the caller's promise.
     unsafe { super::multiply::<F, Vectors<Vnni<Vex>>>(part, groups, x, out) }
 }
 
 /// An encoding of `vpdpbusd`.
-trait Encoding {
+pub(super) trait Encoding {
     /// Adds to each of 8 sums four products of unsigned and signed bytes.
     ///
     /// # Safety
@@ -47,7 +37,7 @@ trait Encoding {
 }
 
 /// AVX-512 VNNI with AVX-512 VL.
-enum Evex {}
+pub(super) enum Evex {}
 /// AVX-VNNI.
 enum Vex {}
 
@@ -67,7 +57,8 @@ impl Encoding for Vex {
     }
 }
 
-struct Vnni<E>(PhantomData<E>);
+/// `vpdpbusd` in one of its encodings.
+pub(super) struct Vnni<E>(PhantomData<E>);
 
 impl<E: Encoding> IntegerDot for Vnni<E> {
     /// One factor is unsigned: signed weights get 128 added, which the sum of the activations takes away again.

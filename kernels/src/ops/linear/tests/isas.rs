@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::testing::{compute_with, isas_and_emulated, random_blocks, scale_places};
-use crate::{Activations, Compute, GgmlType, Isa, PackedMatrix};
+use crate::{Activations, Compute, GgmlType, Isa, Operand, PackedMatrix};
 
 /// Scales of blocks that arithmetic may stumble over, as f16: zeros, the smallest and the largest, infinities, NaN.
 const SCALES: [u16; 9] = [0x0000, 0x8000, 0x0001, 0x8001, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00];
@@ -60,8 +60,8 @@ fn bits(compute: &Compute, weight: &PackedMatrix, x: &[f32]) -> Vec<u32> {
     let tokens = x.len() / weight.columns();
     let x = Tensor::from_slice(x, (tokens, weight.columns()), &Device::Cpu).unwrap();
     let out = Tensor::full(f32::NAN, (tokens, weight.rows()), &Device::Cpu).unwrap();
-    compute.linear(weight, &x, &out).unwrap();
-    compute.linear_add(weight, &x, &out).unwrap();
+    compute.linear(weight, Operand::Rows(&x), &out).unwrap();
+    compute.linear_add(weight, Operand::Rows(&x), &out).unwrap();
     let out = out.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     out.into_iter().map(|v| if v.is_finite() { v + 0.0 } else { f32::NAN }.to_bits()).collect()
 }

@@ -3,12 +3,15 @@
 #![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
-    __m256, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    __m256, _mm_loadu_si128, _mm256_add_ps, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_slli_epi32,
+    _mm256_storeu_ps,
 };
+use std::ops::Range;
 
-use super::{GROUP, LANES, PANEL, Panel, Product, Sums};
+use super::{GROUP, LANES, Output, PANEL, Panel, Product, Sums};
 use crate::GgmlType;
+use crate::packed::Part;
 
 /// A float type that becomes f32 in a register.
 trait Element {
@@ -53,22 +56,86 @@ impl Element for Bf16 {
     }
 }
 
+/// Multiplies row groups of float weights with one token, which has no use for a cache. Eight rows from places far apart
+/// are read straight through, so that each is one sequential stream of memory.
+///
+/// # Safety
+/// AVX2, FMA and F16C must be there; `x` has the part's columns, and no other thread works on the same row groups.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn multiply_one(part: &Part, groups: Range<usize>, x: &[f32], out: Output<'_>) {
+    debug_assert!(part.is_float() && x.len() == part.columns);
+    let all = groups.start * GROUP..part.rows.min(groups.end * GROUP);
+    let length = all.len() / GROUP;
+    let rest = all.start + length * GROUP..all.end;
+    let far_apart = (0..length).map(|i| (std::array::from_fn(|r| all.start + r * length + i), GROUP));
+    // Rows beyond the last repeat it; their sums are not stored.
+    let last = (!rest.is_empty()).then(|| (std::array::from_fn(|r| (rest.start + r).min(rest.end - 1)), rest.len()));
+    for (rows, count) in far_apart.chain(last) {
+        let weights = rows.map(|row: usize| part.unit(row).as_ptr());
+        let mut sums = [Sums::ZERO];
+        // SAFETY: the rows hold as many columns as `x`; otherwise the caller's promise.
+        unsafe {
+            let lanes = [sums[0].0.as_mut_ptr()];
+            match part.ggml_type {
+                GgmlType::F16 => tile::<F16, 8, 1>(weights, [x.as_ptr()], x.len(), lanes),
+                GgmlType::BF16 => tile::<Bf16, 8, 1>(weights, [x.as_ptr()], x.len(), lanes),
+                _ => tile::<F32, 8, 1>(weights, [x.as_ptr()], x.len(), lanes),
+            }
+            reduce(&mut sums);
+            for (row, total) in rows.into_iter().zip(sums[0].0[0]).take(count) {
+                out.store(0, row, &[total]);
+            }
+        }
+    }
+}
+
+/// As [`super::reduce`], for 8 rows at a time.
+///
+/// # Safety
+/// AVX2 must be there.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn reduce(sums: &mut [Sums]) {
+    for Sums(lanes) in sums {
+        let mut rows = [_mm256_setzero_ps(); GROUP];
+        for r in 0..GROUP {
+            // SAFETY: a row is 8 lanes.
+            rows[r] = unsafe { _mm256_loadu_ps(lanes[r].as_ptr()) };
+        }
+        // Four lanes each of rows `r` and `r + 4`, then two of four rows, then one of all.
+        let mut fours = [rows[0]; 4];
+        for r in 0..4 {
+            let low = _mm256_permute2f128_ps::<0x20>(rows[r], rows[r + 4]);
+            fours[r] = _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(rows[r], rows[r + 4]));
+        }
+        let mut twos = [rows[0]; 2];
+        for i in 0..2 {
+            let low = _mm256_shuffle_ps::<0b01_00_01_00>(fours[2 * i], fours[2 * i + 1]);
+            twos[i] = _mm256_add_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(fours[2 * i], fours[2 * i + 1]));
+        }
+        let even = _mm256_shuffle_ps::<0b10_00_10_00>(twos[0], twos[1]);
+        let totals = _mm256_add_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(twos[0], twos[1]));
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(lanes[0].as_mut_ptr(), totals) };
+    }
+}
+
 /// As [`super::add_panel`].
 ///
 /// # Safety
 /// AVX2, FMA and F16C must be there; rows and columns lie inside the part, and `x` has them and the tokens; columns are
-/// at most [`PANEL`] where there is more than one token or the weights are quantised.
+/// at most [`PANEL`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn add(product: &Product<'_>, panel: &mut Panel, sums: &mut [Sums]) {
     /// From so many tokens on half floats are converted once for all of them.
     const CONVERT_ONCE: usize = 6;
+    /// From so many tokens on floats are copied where rows that lie whole pages apart would share few places of the cache.
+    const COPY_ONCE: usize = 24;
     let Product { part, ref rows, ref columns, .. } = *product;
-    let in_panel = match part.ggml_type {
-        GgmlType::F32 => false,
-        GgmlType::F16 | GgmlType::BF16 => sums.len() >= CONVERT_ONCE,
-        _ => true,
-    };
     let bytes = part.ggml_type.block_bytes();
+    let once = match part.ggml_type {
+        GgmlType::F32 => sums.len() >= COPY_ONCE && (part.columns * bytes).is_multiple_of(4096),
+        _ => sums.len() >= CONVERT_ONCE,
+    };
     let mut weights = [panel.0[0].as_ptr().cast::<u8>(); GROUP];
     for (r, weights) in weights.iter_mut().enumerate() {
         *weights = if part.is_float() {
@@ -82,8 +149,9 @@ pub(super) unsafe fn add(product: &Product<'_>, panel: &mut Panel, sums: &mut [S
     // SAFETY: the rows hold the columns, as sliced or as the panel is long; otherwise the caller's promise.
     unsafe {
         match part.ggml_type {
-            GgmlType::F16 if in_panel => weights = convert::<F16>(weights, columns.len(), panel),
-            GgmlType::BF16 if in_panel => weights = convert::<Bf16>(weights, columns.len(), panel),
+            GgmlType::F32 if once => weights = convert::<F32>(weights, columns.len(), panel),
+            GgmlType::F16 if once => weights = convert::<F16>(weights, columns.len(), panel),
+            GgmlType::BF16 if once => weights = convert::<Bf16>(weights, columns.len(), panel),
             GgmlType::F16 => return add_tokens::<F16>(weights, product, sums),
             GgmlType::BF16 => return add_tokens::<Bf16>(weights, product, sums),
             GgmlType::F32 => {}
@@ -127,9 +195,6 @@ unsafe fn add_tokens<E: Element>(rows: [*const u8; GROUP], product: &Product<'_>
     let (low, high) = ([rows[0], rows[1], rows[2], rows[3]], [rows[4], rows[5], rows[6], rows[7]]);
     // SAFETY: the caller's promise.
     unsafe {
-        if let [one] = sums {
-            return tile::<E, 8, 1>(rows, [token(0)], len, [one.0.as_mut_ptr()]);
-        }
         let mut t = 0;
         while t < sums.len() {
             let at = sums[t..].as_mut_ptr();

@@ -29,6 +29,10 @@ struct Panel([[f32; PANEL]; GROUP]);
 #[repr(align(64))]
 struct Sums([[f32; LANES]; GROUP]);
 
+impl Sums {
+    const ZERO: Self = Self([[0.0; LANES]; GROUP]);
+}
+
 /// Rows of weights and the tokens that they meet, over some columns.
 struct Product<'a> {
     part: &'a Part,
@@ -41,27 +45,44 @@ struct Product<'a> {
 
 /// Multiplies row groups `groups` of `part` with all rows of `x`.
 pub(super) fn multiply(isa: Isa, part: &Part, groups: Range<usize>, x: Input<'_>, out: Output<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 && part.is_float() && x.num_tokens() == 1 {
+        // SAFETY: this instruction set was detected, `x` has the part's columns, and a group belongs to one task.
+        unsafe { avx2::multiply_one(part, groups, x.values, out) };
+        return;
+    }
     let mut panel = Panel([[0.0; PANEL]; GROUP]);
+    let mut sums = [Sums::ZERO; TILE];
     for group in groups {
         let rows = group * GROUP..part.rows.min((group + 1) * GROUP);
         for first in (0..x.num_tokens()).step_by(TILE) {
             let tokens = first..x.num_tokens().min(first + TILE);
-            let mut sums = [Sums([[0.0; LANES]; GROUP]); TILE];
             let sums = &mut sums[..tokens.len()];
-            // One token has no use for a cache; its rows are read straight through. The plain version has its panel.
-            let straight = isa >= Isa::Avx2 && part.is_float() && tokens.len() == 1;
-            let step = if straight { part.columns } else { PANEL };
-            for start in (0..part.columns).step_by(step) {
-                let columns = start..part.columns.min(start + step);
+            sums.fill(Sums::ZERO);
+            for start in (0..part.columns).step_by(PANEL) {
+                let columns = start..part.columns.min(start + PANEL);
                 let product = Product { part, rows: rows.clone(), columns, x, first_token: tokens.start };
                 add_panel(isa, &product, &mut panel, sums);
             }
-            for (token, Sums(lanes)) in tokens.zip(sums) {
-                let totals = lanes.map(|l| ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7])));
+            reduce(isa, sums);
+            for (token, Sums(totals)) in tokens.zip(sums) {
                 // SAFETY: a group of rows belongs to one task.
-                unsafe { out.store(token, rows.start, &totals[..rows.len()]) };
+                unsafe { out.store(token, rows.start, &totals[0][..rows.len()]) };
             }
         }
+    }
+}
+
+/// Puts the totals of 8 rows where the first one's lanes were.
+fn reduce(isa: Isa, sums: &mut [Sums]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 {
+        // SAFETY: this instruction set was detected.
+        unsafe { avx2::reduce(sums) };
+        return;
+    }
+    for Sums(lanes) in sums {
+        lanes[0] = lanes.map(|l| ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7])));
     }
 }
 
@@ -70,7 +91,7 @@ fn add_panel(isa: Isa, product: &Product<'_>, panel: &mut Panel, sums: &mut [Sum
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: this instruction set was detected, and the ranges lie inside the part and the activations; columns
-        // are at most a panel where there is more than one token or the weights are quantised.
+        // are at most a panel.
         unsafe { avx2::add(product, panel, sums) };
         return;
     }

@@ -25,9 +25,6 @@ pub enum Error {
     /// The operating system refused memory.
     #[error("no memory for packed weights: {0}")]
     Memory(#[source] std::io::Error),
-    /// Packed weights could not be read.
-    #[error(transparent)]
-    Read(std::io::Error),
     /// Candle's own error.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

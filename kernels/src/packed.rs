@@ -2,7 +2,9 @@
 //!
 //! Quantised types are interleaved in groups of 8 rows (see `formats`); float types keep their rows as they are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use memmap2::Mmap;
 
 use crate::formats::{CHUNK, Codec, GROUP, read_floats};
 use crate::lines::Line;
@@ -46,24 +48,17 @@ impl PackedMatrix {
         Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
     }
 
-    /// A matrix that was packed before, on a machine and by a program that pack the same: `read` fills the piece of so
-    /// many bytes that has this number, on the pool.
+    /// A matrix that was packed before, on a machine and by a program that pack the same: what [`PackedMatrix::packed`]
+    /// gave is in `map` from `start` on, a multiple of 64.
     ///
     /// # Errors
-    /// When `columns` is no multiple of the block length, or `read` fails.
-    pub fn read(
-        compute: &Compute,
-        ggml_type: GgmlType,
-        rows: usize,
-        columns: usize,
-        piece_bytes: usize,
-        read: impl Fn(usize, &mut [u8]) -> std::io::Result<()> + Sync,
-    ) -> Result<Self> {
-        let part = Part::read(compute, ggml_type, rows, columns, piece_bytes, read)?;
+    /// When `columns` is no multiple of the block length, or the matrix does not lie in the map.
+    pub fn mapped(ggml_type: GgmlType, rows: usize, columns: usize, map: &Arc<Mmap>, start: usize) -> Result<Self> {
+        let part = Part::mapped(ggml_type, rows, columns, map, start)?;
         Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
     }
 
-    /// The packed bytes, part by part, for [`PackedMatrix::read`].
+    /// The packed bytes, part by part, for [`PackedMatrix::mapped`].
     pub fn packed(&self) -> impl Iterator<Item = &[u8]> {
         self.parts.iter().map(|part| &*part.memory)
     }
@@ -142,34 +137,13 @@ impl Part {
         Ok(Self { ggml_type, rows, columns, codec, stride, memory })
     }
 
-    fn read(
-        compute: &Compute,
-        ggml_type: GgmlType,
-        rows: usize,
-        columns: usize,
-        piece_bytes: usize,
-        read: impl Fn(usize, &mut [u8]) -> std::io::Result<()> + Sync,
-    ) -> Result<Self> {
+    fn mapped(ggml_type: GgmlType, rows: usize, columns: usize, map: &Arc<Mmap>, start: usize) -> Result<Self> {
         check_columns(ggml_type, rows, columns)?;
         let codec = Codec::new(ggml_type);
         let (_, stride) = unit(codec.as_ref(), ggml_type, columns);
-        let len = PackedMatrix::packed_bytes(ggml_type, rows, columns);
-        let failed = Mutex::new(None);
-        let memory = Memory::filled(len, |bytes| {
-            let shared = Shared::new(bytes);
-            compute.parallel_for(len.div_ceil(piece_bytes), |piece| {
-                let start = piece * piece_bytes;
-                // SAFETY: every piece is taken once, and pieces do not overlap.
-                let bytes = unsafe { shared.slice(start, piece_bytes.min(len - start)) };
-                if let Err(error) = read(piece, bytes) {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-            });
-        });
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(Error::Read(error)),
-            None => Ok(Self { ggml_type, rows, columns, codec, stride, memory: memory.map_err(Error::Memory)? }),
-        }
+        let memory = Memory::part(map, start, PackedMatrix::packed_bytes(ggml_type, rows, columns));
+        let memory = memory.ok_or_else(|| Error::shape("mapped", format!("byte {start} of {}", map.len())))?;
+        Ok(Self { ggml_type, rows, columns, codec, stride, memory })
     }
 
     /// Whether the values are floats, not quantised.

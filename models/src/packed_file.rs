@@ -1,5 +1,6 @@
-//! Packed weights in a file, so that a restart reads them and does not pack again. A file is written whole or not at all,
-//! and nothing in it is believed: what is another model's, another layout's or damaged is packed anew.
+//! Packed weights in a file, so that a restart maps them and does not pack again. A file is written whole or not at all,
+//! and nothing in it is believed: what is another model's, another layout's or damaged is packed anew. While a model runs
+//! on it, the file may be removed or replaced by another, but not cut short, which ends the process.
 //!
 //! Layout: the packed bytes of one matrix after the other, each from a multiple of [`ALIGNMENT`]; the [`Index`] as JSON;
 //! its length and hash, both u64, and [`MAGIC`].
@@ -9,9 +10,10 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kernels::{Compute, GgmlType, PackedMatrix};
+use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -20,8 +22,8 @@ use crate::{Error, ModelFile, Result, TensorView};
 const MAGIC: [u8; 8] = *b"STEPPE-1";
 const TRAILER: usize = 24;
 const ALIGNMENT: usize = 4096;
-/// Bytes that are read, and proved, at a time: few enough to be still in the cache for the proof.
-const PIECE: usize = 1 << 20;
+/// Bytes that are proved at a time: few enough to be in the processor's cache still.
+const PIECE: usize = 256 << 10;
 /// Bytes that may wait to be written out, so that nobody else's memory goes to them.
 const UNSYNCED: usize = 64 << 20;
 /// An index that says more is not ours.
@@ -37,7 +39,7 @@ struct Index {
 /// Where a matrix lies.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
-    start: u64,
+    start: usize,
     /// Of each [`PIECE`].
     hashes: Vec<u64>,
 }
@@ -46,8 +48,10 @@ struct Entry {
 #[derive(Debug)]
 pub struct PackedFile {
     file: File,
+    map: Arc<Mmap>,
     index: Index,
     damage: OnceLock<String>,
+    buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 impl PackedFile {
@@ -83,7 +87,12 @@ impl PackedFile {
             file => file.map_err(failed)?,
         };
         let index = read_index(&file).map_err(failed)?;
-        Ok((index.key == key).then_some(Self { file, index, damage: OnceLock::new() }))
+        if index.key != key {
+            return Ok(None);
+        }
+        // SAFETY: the map is read-only, and nobody writes to a file that has this name: another one takes its place.
+        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        Ok(Some(Self { file, map: Arc::new(map), index, damage: OnceLock::new(), buffers: Mutex::default() }))
     }
 
     /// What was found damaged since the file was opened.
@@ -94,13 +103,35 @@ impl PackedFile {
     /// The matrix `name`, whose source is `view`; `None` when the file does not have it, or not as it was written.
     pub(crate) fn matrix(&self, compute: &Compute, name: &str, view: &TensorView<'_>) -> Option<PackedMatrix> {
         let (entry, &[rows, columns]) = (self.index.matrices.get(name)?, view.shape.as_slice()) else { return None };
-        let read = |piece: usize, bytes: &mut [u8]| {
-            self.file.read_exact_at(bytes, entry.start + (piece * PIECE) as u64)?;
-            let whole = entry.hashes.get(piece) == Some(&xxh3_64(bytes));
-            if whole { Ok(()) } else { Err(io::Error::other("it is not what was written")) }
-        };
-        let matrix = PackedMatrix::read(compute, view.ggml_type, rows, columns, PIECE, read);
+        let len = PackedMatrix::packed_bytes(view.ggml_type, rows, columns);
+        let matrix = self.prove(compute, entry, len).map_err(|error| error.to_string()).and_then(|()| {
+            let matrix = PackedMatrix::mapped(view.ggml_type, rows, columns, &self.map, entry.start);
+            matrix.map_err(|error| error.to_string())
+        });
         matrix.map_err(|error| self.damage.get_or_init(|| format!("{name}: {error}"))).ok()
+    }
+
+    /// Compares `len` bytes with what was written, and makes them ready to be used. They are read, not looked at in the
+    /// map: there a failing disk is a signal.
+    fn prove(&self, compute: &Compute, entry: &Entry, len: usize) -> io::Result<()> {
+        let failed = Mutex::new(None);
+        compute.parallel_for(len.div_ceil(PIECE), |piece| {
+            let start = entry.start.saturating_add(piece * PIECE);
+            let mut buffer = lock(&self.buffers).pop().unwrap_or_else(|| vec![0; PIECE]);
+            let bytes = &mut buffer[..PIECE.min(len - piece * PIECE)];
+            let read = self.file.read_exact_at(bytes, start as u64);
+            let whole = entry.hashes.get(piece) == Some(&xxh3_64(bytes));
+            match read {
+                Ok(()) if whole => {
+                    #[cfg(target_os = "linux")] // Only a hint, which older kernels refuse.
+                    let _ = self.map.advise_range(memmap2::Advice::PopulateRead, start, bytes.len());
+                }
+                Ok(()) => *lock(&failed) = Some(io::Error::other("it is not what was written")),
+                Err(error) => *lock(&failed) = Some(error),
+            }
+            lock(&self.buffers).push(buffer);
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     /// Writes matrices under their names. The file is there when all of it is on the disk.
@@ -121,6 +152,10 @@ impl PackedFile {
         written.map_err(failed)?;
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()).map_err(failed)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read_index(file: &File) -> io::Result<Index> {
@@ -146,7 +181,7 @@ fn write_all(file: &File, key: &str, matrices: &[(String, PackedMatrix)]) -> io:
     let mut index = Index { key: key.to_owned(), matrices: HashMap::new() };
     for (name, matrix) in matrices {
         out.pad()?;
-        let mut entry = Entry { start: out.written as u64, hashes: Vec::new() };
+        let mut entry = Entry { start: out.written, hashes: Vec::new() };
         for piece in matrix.packed().flat_map(|part| part.chunks(PIECE)) {
             entry.hashes.push(xxh3_64(piece));
             out.write(piece)?;

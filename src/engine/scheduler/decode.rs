@@ -5,10 +5,10 @@ use kernels::BLOCK_SIZE;
 
 use super::{Scheduler, Sequence, StepBatch};
 
-/// Tokens that a sequence drafts in a step at most.
-const MAX_DRAFTS: usize = 8;
+/// Rows of a step with drafts at most: so few cost little more than reading the weights, further ones cost by the row.
+const MAX_ROWS: usize = 8;
 // A stream holds at most one block more than its next token needs, which it is expected to fill in any case.
-const _: () = assert!(MAX_DRAFTS < BLOCK_SIZE);
+const _: () = assert!(MAX_ROWS <= BLOCK_SIZE);
 
 impl Scheduler {
     /// One token for every sequence that is not inside its prompt, and drafts where no prompt wants the time.
@@ -39,8 +39,8 @@ impl Scheduler {
         if !self.options.speculation || has_prompts {
             return 0;
         }
-        let rows = self.options.max_tokens_per_step.min(self.options.max_logit_rows());
-        (rows / num_streams.max(1)).saturating_sub(1).min(MAX_DRAFTS)
+        let rows = MAX_ROWS.min(self.options.max_tokens_per_step).min(self.options.max_logit_rows());
+        (rows / num_streams.max(1)).saturating_sub(1)
     }
 
     /// How many tokens a stream drafts in this step, each worth its row at `least_chance`; its table has room for them.

@@ -146,7 +146,7 @@ fn everyone_ends_exactly_once_with_a_single_slot() {
 fn everyone_ends_exactly_once_with_many_drafts() {
     for (seed, max_sequences) in [(1, 2), (2, 5), (3, 32)] {
         let few = EngineOptions { max_sequences, num_blocks: 120, max_context: 700, ..options() };
-        let stats = Storm::new(20 + seed, few, quoting(11)).run(1000, 20).scheduler.stats();
+        let stats = Storm::new(20 + seed, few, quoting(11)).run(1000, 40).scheduler.stats();
         let wrong = stats.drafted_tokens - stats.accepted_tokens;
         assert!(stats.accepted_tokens > 500 && wrong > 100, "{stats:?}");
     }

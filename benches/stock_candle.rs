@@ -11,7 +11,7 @@ use std::{
 
 use candle_core::{Device, Tensor, quantized::gguf_file};
 use candle_transformers::models::quantized_llama::ModelWeights;
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, Span};
+use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvCacheType, Span};
 use models::{ForwardBatch, KvCache, Model, ModelFile};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -99,7 +99,7 @@ impl Ours {
         let file = ModelFile::open(path)?;
         let compute = Compute::cpu(ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 })?;
         let model = Model::load(&file, &compute, PROMPTS[1], 1, &mut |_| ())?;
-        let kv = KvCache::new(model.config(), 32, &compute)?;
+        let kv = KvCache::new(model.config(), KvCacheType::F16, 32, &compute)?;
         Ok(Self { model, kv })
     }
 

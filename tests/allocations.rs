@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType};
+use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvCacheType};
 use models::random::RandomModel;
 use models::{Architecture, KvCache, Model, ModelFile, Recipe};
 use steppe::engine::{
@@ -53,7 +53,8 @@ fn runner() -> ModelRunner {
     made.write_gguf(&path, &mut |_| {}).unwrap();
     let compute = Compute::cpu(ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 }).unwrap();
     let model = Model::load(&ModelFile::open(&path).unwrap(), &compute, 512, SEQUENCES, &mut |_| {}).unwrap();
-    let kv = KvCache::new(model.config(), SEQUENCES * (PROMPT + STEPS).div_ceil(BLOCK_SIZE), &compute).unwrap();
+    let blocks = SEQUENCES * (PROMPT + STEPS).div_ceil(BLOCK_SIZE);
+    let kv = KvCache::new(model.config(), KvCacheType::F16, blocks, &compute).unwrap();
     ModelRunner::new(model, kv, compute)
 }
 

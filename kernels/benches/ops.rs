@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::{Device, Tensor};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvLayer, RopeStyle, RopeTable, Span};
+use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvCacheType, KvLayer, RopeStyle, RopeTable, Span};
 
 const NUM_HEADS: usize = 9;
 const NUM_KV_HEADS: usize = 3;
@@ -69,20 +69,23 @@ fn rope() -> RopeTable {
     RopeTable::new(RopeStyle::Interleaved, (0..HEAD_DIM / 2).map(frequency).collect(), 1.0)
 }
 
-#[divan::bench(args = [(1, 1), (32, 1), (1, 512)])]
-fn rope_and_store(bencher: Bencher, (sequences, query_len): (usize, usize)) {
+const F16: KvCacheType = KvCacheType::F16;
+const Q8: KvCacheType = KvCacheType::Q8;
+
+#[divan::bench(args = [(1, 1, F16), (32, 1, F16), (1, 512, F16), (32, 1, Q8), (1, 512, Q8)])]
+fn rope_and_store(bencher: Bencher, (sequences, query_len, cache_type): (usize, usize, KvCacheType)) {
     let (compute, rope, qkv) = (compute(), rope(), qkv(sequences * query_len));
     let (spans, num_blocks) = spans(sequences, query_len, 1024);
-    let layer = KvLayer::new(num_blocks, NUM_KV_HEADS, HEAD_DIM, &Device::Cpu).unwrap();
+    let layer = KvLayer::new(num_blocks, NUM_KV_HEADS, HEAD_DIM, cache_type, &Device::Cpu).unwrap();
     bencher.bench_local(|| compute.rope_and_store(&qkv, &rope, &spans, &layer).unwrap());
 }
 
 /// Layers whose keys and values are read in turn, so that they come from memory as in a model of [`LAYERS`].
-fn filled_layers(compute: &Compute, spans: &[Span], num_blocks: usize) -> Vec<KvLayer> {
-    let bytes = num_blocks * BLOCK_SIZE * 4 * NUM_KV_HEADS * HEAD_DIM;
+fn filled_layers(compute: &Compute, spans: &[Span], num_blocks: usize, cache_type: KvCacheType) -> Vec<KvLayer> {
+    let bytes = num_blocks * NUM_KV_HEADS * 2 * cache_type.half_page_bytes(HEAD_DIM);
     let (rope, qkv) = (rope(), qkv(BLOCK_SIZE));
     let layer = || {
-        let layer = KvLayer::new(num_blocks, NUM_KV_HEADS, HEAD_DIM, &Device::Cpu).unwrap();
+        let layer = KvLayer::new(num_blocks, NUM_KV_HEADS, HEAD_DIM, cache_type, &Device::Cpu).unwrap();
         for &block in spans.iter().flat_map(|span| &span.block_table) {
             let (query_start, query_len, context_len) = (0, BLOCK_SIZE, BLOCK_SIZE);
             let span = Span { query_start, query_len, context_len, block_table: vec![block] };
@@ -93,23 +96,23 @@ fn filled_layers(compute: &Compute, spans: &[Span], num_blocks: usize) -> Vec<Kv
     std::iter::repeat_with(layer).take((MAX_KV_BYTES / bytes).clamp(1, LAYERS)).collect()
 }
 
-#[divan::bench(args = [1, 8, 32], consts = [128, 512, 2048, 8192])]
-fn decode_attention<const CONTEXT_LEN: usize>(bencher: Bencher, sequences: usize) {
+#[divan::bench(args = [(1, F16), (8, F16), (32, F16), (1, Q8), (8, Q8), (32, Q8)], consts = [128, 512, 2048, 8192])]
+fn decode_attention<const CONTEXT_LEN: usize>(bencher: Bencher, (sequences, cache_type): (usize, KvCacheType)) {
     let (compute, qkv, out) = (compute(), qkv(sequences), random(sequences, NUM_HEADS * HEAD_DIM));
     let (spans, num_blocks) = spans(sequences, 1, CONTEXT_LEN);
-    let layers = filled_layers(&compute, &spans, num_blocks);
+    let layers = filled_layers(&compute, &spans, num_blocks, cache_type);
     let mut layer = layers.iter().cycle();
-    let bytes = BytesCount::new(2 * 2 * sequences * CONTEXT_LEN * NUM_KV_HEADS * HEAD_DIM);
+    let bytes = BytesCount::new(num_blocks * NUM_KV_HEADS * 2 * cache_type.half_page_bytes(HEAD_DIM));
     bencher.counter(bytes).bench_local(|| {
         compute.attention(&qkv, &spans, layer.next().unwrap(), 0.125, None, &out).unwrap();
     });
 }
 
-#[divan::bench(args = [(512, 512), (512, 2048), (2048, 2048)])]
-fn prefill_attention(bencher: Bencher, (query_len, context_len): (usize, usize)) {
+#[divan::bench(args = [(512, 512, F16), (512, 2048, F16), (2048, 2048, F16), (512, 2048, Q8)])]
+fn prefill_attention(bencher: Bencher, (query_len, context_len, cache_type): (usize, usize, KvCacheType)) {
     let (compute, qkv, out) = (compute(), qkv(query_len), random(query_len, NUM_HEADS * HEAD_DIM));
     let (spans, num_blocks) = spans(1, query_len, context_len);
-    let layers = filled_layers(&compute, &spans, num_blocks);
+    let layers = filled_layers(&compute, &spans, num_blocks, cache_type);
     let mut layer = layers.iter().cycle();
     let seen = query_len * (2 * context_len - query_len + 1) / 2;
     let flops = ItemsCount::new(2 * 2 * seen * NUM_HEADS * HEAD_DIM);

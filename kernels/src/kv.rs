@@ -1,15 +1,50 @@
 //! The paged key/value cache of one layer, and the description of a step's sequences that attention works from.
 //! Must not know who owns a block: ids come from above.
 
+use std::fmt;
+
 use candle_core::{DType, Device, Tensor};
 use half::{f16, vec::HalfBitsVecExt as _};
 
 use crate::{Error, Result, rows};
 
+/// Bytes of a scale.
+const SCALE: usize = size_of::<f32>();
+
 /// Tokens in one block of the paged KV cache.
 pub const BLOCK_SIZE: usize = 32;
 
-/// Keys and values of one layer: one f16 tensor of shape `(num_blocks, num_kv_heads, 2, BLOCK_SIZE * head_dim)`.
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvCacheType {
+    /// Two bytes an element.
+    #[default]
+    F16,
+    /// Signed bytes, with one scale for the key and one for the value of a token and head: 127 is the largest magnitude.
+    Q8,
+}
+
+impl fmt::Display for KvCacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+        })
+    }
+}
+
+impl KvCacheType {
+    /// Bytes of the keys, and again of the values, of one head of one block.
+    pub fn half_page_bytes(self, head_dim: usize) -> usize {
+        match self {
+            Self::F16 => BLOCK_SIZE * head_dim * size_of::<f16>(),
+            Self::Q8 => BLOCK_SIZE * (head_dim + SCALE),
+        }
+    }
+}
+
+/// Keys and values of one layer: one tensor of shape `(num_blocks, num_kv_heads, 2, half_page)`, f16 with half pages of
+/// `BLOCK_SIZE * head_dim` elements, or bytes with `BLOCK_SIZE` f32 scales, little endian, after so many.
 ///
 /// In a block of a head, the rotated keys come first, transposed to `(head_dim, BLOCK_SIZE)` so that scores of
 /// neighbouring positions are neighbours; then the values as `(BLOCK_SIZE, head_dim)`.
@@ -21,28 +56,54 @@ pub struct KvLayer {
 
 impl KvLayer {
     /// A zeroed layer on `device`.
-    pub fn new(num_blocks: usize, num_kv_heads: usize, head_dim: usize, device: &Device) -> Result<Self> {
-        let shape = (num_blocks, num_kv_heads, 2, BLOCK_SIZE * head_dim);
+    pub fn new(
+        num_blocks: usize,
+        num_kv_heads: usize,
+        head_dim: usize,
+        cache_type: KvCacheType,
+        device: &Device,
+    ) -> Result<Self> {
+        let half_bytes = cache_type.half_page_bytes(head_dim);
+        let halves = num_blocks * num_kv_heads * 2;
         // Zeros of an integer type come from the system untouched: a block costs memory when it is first written.
-        let zeros = vec![0_u16; num_blocks * num_kv_heads * 2 * BLOCK_SIZE * head_dim].reinterpret_into::<f16>();
-        Ok(Self { pages: Tensor::from_vec(zeros, shape, device)? })
+        let pages = match cache_type {
+            KvCacheType::F16 => {
+                let elements = half_bytes / size_of::<f16>();
+                let zeros = vec![0_u16; halves * elements].reinterpret_into::<f16>();
+                Tensor::from_vec(zeros, (num_blocks, num_kv_heads, 2, elements), device)?
+            }
+            KvCacheType::Q8 => {
+                Tensor::from_vec(vec![0_u8; halves * half_bytes], (num_blocks, num_kv_heads, 2, half_bytes), device)?
+            }
+        };
+        Ok(Self { pages })
     }
 
     /// The sizes of the cache, checked.
     pub(crate) fn shape(&self, op: &'static str) -> Result<PageShape> {
-        rows::contiguous(op, "the KV cache", &self.pages, DType::F16)?;
+        let (dtype, scales) = match self.pages.dtype() {
+            DType::U8 => (DType::U8, SCALE),
+            _ => (DType::F16, 0),
+        };
+        rows::contiguous(op, "the KV cache", &self.pages, dtype)?;
         match *self.pages.dims() {
-            [num_blocks, num_kv_heads, 2, elements]
-                if elements > 0 && elements % BLOCK_SIZE == 0 && num_kv_heads > 0 =>
+            [num_blocks, num_kv_heads, 2, half_len]
+                if half_len > BLOCK_SIZE * scales && half_len % BLOCK_SIZE == 0 && num_kv_heads > 0 =>
             {
-                Ok(PageShape { num_blocks, num_kv_heads, head_dim: elements / BLOCK_SIZE })
+                let head_dim = half_len / BLOCK_SIZE - scales;
+                Ok(PageShape { num_blocks, num_kv_heads, head_dim, half_len })
             }
             ref dims => Err(Error::shape(
                 op,
-                format!("the KV cache has shape {dims:?}, not (blocks, heads, 2, {BLOCK_SIZE} * head_dim)"),
+                format!("the KV cache has shape {dims:?}, not (blocks, heads, 2, {BLOCK_SIZE} * head_dim and scales)"),
             )),
         }
     }
+}
+
+/// The bytes of a scale among those of its half of a page, whose elements they follow.
+pub(crate) fn scale_bytes(offset: usize) -> std::ops::Range<usize> {
+    offset * SCALE..(offset + 1) * SCALE
 }
 
 /// Sizes of a [`KvLayer`], and where a head's keys and values lie in its flat memory.
@@ -51,17 +112,19 @@ pub(crate) struct PageShape {
     pub num_blocks: usize,
     pub num_kv_heads: usize,
     pub head_dim: usize,
+    /// Elements of the keys, or of the values, of one head of one block, with their scales.
+    pub half_len: usize,
 }
 
 impl PageShape {
     /// Offset of the keys, `(head_dim, BLOCK_SIZE)`, of one head of one block.
     pub fn keys(&self, block: u32, kv_head: usize) -> usize {
-        (block as usize * self.num_kv_heads + kv_head) * 2 * BLOCK_SIZE * self.head_dim
+        (block as usize * self.num_kv_heads + kv_head) * 2 * self.half_len
     }
 
     /// Offset of the values, `(BLOCK_SIZE, head_dim)`, of one head of one block.
     pub fn values(&self, block: u32, kv_head: usize) -> usize {
-        self.keys(block, kv_head) + BLOCK_SIZE * self.head_dim
+        self.keys(block, kv_head) + self.half_len
     }
 }
 

@@ -28,7 +28,7 @@ pub use error::{Error, Result};
 pub use formats::block::IQ4_VALUES;
 pub use formats::dequantise;
 pub use ggml_type::GgmlType;
-pub use kv::{BLOCK_SIZE, KvLayer, Span};
+pub use kv::{BLOCK_SIZE, KvCacheType, KvLayer, Span};
 pub use ops::linear::Operand;
 pub use ops::rope::{RopeStyle, RopeTable};
 pub use packed::PackedMatrix;

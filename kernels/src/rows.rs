@@ -67,6 +67,22 @@ pub(crate) fn f16s_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> cand
     }
 }
 
+/// The elements that a contiguous view of bytes covers.
+pub(crate) fn u8s<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [u8]> {
+    match storage {
+        CpuStorage::U8(data) => Ok(&data[range(layout)?]),
+        other => Err(other_type(other, DType::U8)),
+    }
+}
+
+/// As [`u8s`], to be written.
+pub(crate) fn u8s_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [u8]> {
+    match storage {
+        CpuStorage::U8(data) => Ok(&mut data[range(layout)?]),
+        other => Err(other_type(other, DType::U8)),
+    }
+}
+
 fn range(layout: &Layout) -> candle_core::Result<std::ops::Range<usize>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(start..end),

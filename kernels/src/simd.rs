@@ -31,6 +31,8 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, from: &[f16; LANES]) -> Self::V;
     /// Rounds to nearest, ties to even.
     fn store_f16(self, v: Self::V, to: &mut [f16; LANES]);
+    /// Signed bytes.
+    fn load_i8(self, from: &[u8; LANES]) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -155,6 +157,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn store_f16(self, v: [f32; LANES], to: &mut [f16; LANES]) {
         *to = v.map(f16::from_f32);
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[u8; LANES]) -> [f32; LANES] {
+        from.map(|x| f32::from(x.cast_signed()))
     }
     #[inline(always)]
     fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use kernels::{
-    Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvLayer, Operand, PackedMatrix, RopeStyle, RopeTable,
-    Span,
+    Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvCacheType, KvLayer, Operand, PackedMatrix, RopeStyle,
+    RopeTable, Span,
 };
 
 struct Counting;
@@ -41,7 +41,8 @@ fn repeated_steps_allocate_nothing_of_size() {
     let compute = Compute::cpu(ComputeOptions { threads: 3, isa: None, activations: Activations::Int8 }).unwrap();
     let zeros = |rows: usize, columns: usize| Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
     let (blocks, rope) = (2048 / BLOCK_SIZE, RopeTable::new(RopeStyle::Neox, vec![0.5; head_dim / 2], 1.0));
-    let layer = KvLayer::new(blocks, num_kv_heads, head_dim, &Device::Cpu).unwrap();
+    let layer = |cache_type| KvLayer::new(blocks, num_kv_heads, head_dim, cache_type, &Device::Cpu).unwrap();
+    let (layer, q8_layer) = (layer(KvCacheType::F16), layer(KvCacheType::Q8));
     let block_table: Vec<u32> = (0..blocks as u32).collect();
     let matrix = PackedMatrix::pack(&compute, GgmlType::Q8_0, 576, 576, &vec![0; 576 * 576 / 32 * 34]).unwrap();
     // A long prompt's chunk; one token far out, whose positions are split over the threads.
@@ -54,7 +55,7 @@ fn repeated_steps_allocate_nothing_of_size() {
         let head_weight = zeros(1, head_dim).squeeze(0).unwrap();
         let out = zeros(query_len, num_heads * head_dim);
         let normed = Operand::Normed { rows: &attended, weight: &weight, eps: 1e-5 };
-        let operations: [(&str, &dyn Fn() -> kernels::Result<()>); 9] = [
+        let operations: [(&str, &dyn Fn() -> kernels::Result<()>); 11] = [
             ("linear", &|| compute.linear(&matrix, Operand::Rows(&attended), &out)),
             ("linear of norm", &|| compute.linear(&matrix, normed, &out)),
             ("linear of gate", &|| compute.linear_add(&matrix, Operand::Gated(&gate_up), &out)),
@@ -62,6 +63,8 @@ fn repeated_steps_allocate_nothing_of_size() {
             ("add_bias", &|| compute.add_bias(&qkv, &bias)),
             ("rope_and_store", &|| compute.rope_and_store(&qkv, &rope, &spans, &layer)),
             ("attention", &|| compute.attention(&qkv, &spans, &layer, 0.125, None, &attended)),
+            ("rope_and_store, q8", &|| compute.rope_and_store(&qkv, &rope, &spans, &q8_layer)),
+            ("attention, q8", &|| compute.attention(&qkv, &spans, &q8_layer, 0.125, None, &attended)),
             ("windowed attention", &|| compute.attention(&qkv, &spans, &layer, 0.125, Some(700), &attended)),
             ("keep_rows", &|| compute.keep_rows(&out, &[query_len as u32 - 1])),
         ];

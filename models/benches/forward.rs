@@ -9,7 +9,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, Span};
+use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvCacheType, Span};
 use models::{ForwardBatch, KvCache, Model, ModelFile};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     println!("| step | median ms | best ms | tokens/s | weights GB/s |\n|---|---:|---:|---:|---:|");
     for case in CASES.iter().filter(|case| chosen.is_empty() || chosen.iter().any(|name| name == case.name)) {
         let blocks = case.context.div_ceil(BLOCK_SIZE) * case.sequences;
-        let kv = KvCache::new(model.config(), blocks, &compute)?;
+        let kv = KvCache::new(model.config(), KvCacheType::F16, blocks, &compute)?;
         let batch = case.batch();
         let mut times = Vec::new();
         let begin = Instant::now();

@@ -1,6 +1,6 @@
 //! What a step looks like to a model: rows of tokens, the spans they belong to, and the paged cache.
 
-use kernels::{BLOCK_SIZE, Compute, KvLayer, Span};
+use kernels::{BLOCK_SIZE, Compute, KvCacheType, KvLayer, Span};
 
 use crate::{Error, ModelConfig, Result};
 
@@ -66,15 +66,16 @@ pub struct KvCache {
 
 impl KvCache {
     /// A zeroed cache of `num_blocks` blocks per layer.
-    pub fn new(config: &ModelConfig, num_blocks: usize, compute: &Compute) -> Result<Self> {
-        let layer = |_| KvLayer::new(num_blocks, config.num_kv_heads, config.head_dim, compute.device());
+    pub fn new(config: &ModelConfig, cache_type: KvCacheType, num_blocks: usize, compute: &Compute) -> Result<Self> {
+        let (heads, head_dim) = (config.num_kv_heads, config.head_dim);
+        let layer = |_| KvLayer::new(num_blocks, heads, head_dim, cache_type, compute.device());
         let layers = (0..config.num_layers).map(layer).collect::<kernels::Result<_>>()?;
         Ok(Self { layers, num_blocks })
     }
 
     /// Bytes that one block takes over all layers, keys and values.
-    pub fn block_bytes(config: &ModelConfig) -> usize {
-        config.num_layers * 2 * config.num_kv_heads * config.head_dim * BLOCK_SIZE * 2
+    pub fn block_bytes(config: &ModelConfig, cache_type: KvCacheType) -> usize {
+        config.num_layers * config.num_kv_heads * 2 * cache_type.half_page_bytes(config.head_dim)
     }
 }
 

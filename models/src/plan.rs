@@ -1,6 +1,6 @@
 //! How much memory a model will take, told before anything is loaded.
 
-use kernels::PackedMatrix;
+use kernels::{KvCacheType, PackedMatrix};
 
 use crate::{KvCache, ModelConfig, ModelFile, Result, layers::Workspace};
 
@@ -16,16 +16,17 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The plan of a model whose steps have at most `max_tokens` rows and `max_logit_rows` rows of logits.
+    /// The plan of a model whose steps have at most `max_tokens` rows and `max_logit_rows` rows of logits, over a KV cache
+    /// of `cache_type`.
     ///
     /// # Errors
     /// When the file's configuration cannot be read or it lacks a weight.
-    pub fn new(file: &ModelFile, max_tokens: usize, max_logit_rows: usize) -> Result<Self> {
+    pub fn new(file: &ModelFile, cache_type: KvCacheType, max_tokens: usize, max_logit_rows: usize) -> Result<Self> {
         let config = file.config()?;
         Ok(Self {
             weight_bytes: weight_bytes(file, &config)?,
             workspace_bytes: Workspace::bytes(&config, max_tokens, max_logit_rows),
-            block_bytes: KvCache::block_bytes(&config),
+            block_bytes: KvCache::block_bytes(&config, cache_type),
         })
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kernels::{Activations, Compute, ComputeOptions, Span};
+use kernels::{Activations, Compute, ComputeOptions, KvCacheType, Span};
 use models::random::RandomModel;
 use models::{Architecture, Error, ForwardBatch, KvCache, Model, ModelFile, PackedFile, Recipe};
 
@@ -50,7 +50,7 @@ fn load(file: &ModelFile, compute: &Compute) -> Model {
 }
 
 fn logits(mut model: Model, compute: &Compute) -> Vec<Vec<f32>> {
-    let kv = KvCache::new(model.config(), 1, compute).unwrap();
+    let kv = KvCache::new(model.config(), KvCacheType::F16, 1, compute).unwrap();
     let span = Span { query_start: 0, query_len: 4, context_len: 4, block_table: vec![0] };
     let batch = ForwardBatch { token_ids: vec![1, 70, 200, 9], spans: vec![span], logit_rows: vec![0, 1, 2, 3] };
     model.forward(&batch, &kv).unwrap().to_vec2().unwrap()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernels::Isa;
+use kernels::{Isa, KvCacheType};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -15,6 +15,7 @@ pub struct RawEngine {
     pub threads: usize,
     pub instruction_set: String,
     pub kv_cache_mib: usize,
+    pub kv_cache_type: String,
     pub prefix_cache: bool,
     pub speculation: bool,
     pub max_batch_tokens: usize,
@@ -29,6 +30,7 @@ impl Default for RawEngine {
             threads: 0,
             instruction_set: "auto".into(),
             kv_cache_mib: 0,
+            kv_cache_type: "f16".into(),
             prefix_cache: true,
             speculation: true,
             max_batch_tokens: 512,
@@ -48,6 +50,8 @@ pub struct EngineSettings {
     pub isa: Option<Isa>,
     /// Memory of the KV cache, bytes; `None` takes it from what is free.
     pub kv_cache: Option<usize>,
+    /// How keys and values are kept.
+    pub kv_cache_type: KvCacheType,
     /// Whether finished prompts stay cached.
     pub prefix_cache: bool,
     /// Whether tokens that repeat earlier ones are guessed.
@@ -79,6 +83,14 @@ impl RawEngine {
         if isa.is_some_and(|isa| !isa.is_available()) {
             return Err(invalid("engine.instruction_set", origin, "names one that this machine does not have".into()));
         }
+        let kv_cache_type = match self.kv_cache_type.as_str() {
+            "f16" => KvCacheType::F16,
+            "q8" => KvCacheType::Q8,
+            other => {
+                let problem = format!("must be f16 or q8, not `{other}`");
+                return Err(invalid("engine.kv_cache_type", origin, problem));
+            }
+        };
         let max_sequences = within("engine.max_sequences", self.max_sequences, 1..=4096, origin)?;
         let max_batch_tokens = within("engine.max_batch_tokens", self.max_batch_tokens, 1..=1 << 16, origin)?;
         if max_batch_tokens <= max_sequences {
@@ -89,6 +101,7 @@ impl RawEngine {
             threads: automatic(within("engine.threads", self.threads, 0..=1024, origin)?),
             isa,
             kv_cache: automatic(within("engine.kv_cache_mib", self.kv_cache_mib, 0..=1 << 24, origin)? << 20),
+            kv_cache_type,
             prefix_cache: self.prefix_cache,
             speculation: self.speculation,
             max_batch_tokens,

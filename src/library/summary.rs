@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use models::{KvCache, MemoryPlan, ModelConfig, ModelFile, TensorInfo, TokenizerSource};
+use models::{MemoryPlan, ModelConfig, ModelFile, TensorInfo, TokenizerSource};
 use serde::Serialize;
 
 use super::LibraryError;
@@ -143,7 +143,7 @@ fn tokenizer(file: &ModelFile) -> Result<TokenizerSummary, LibraryError> {
 }
 
 fn memory(file: &ModelFile, config: &ModelConfig) -> Result<Vec<MemoryRow>, LibraryError> {
-    let plan = MemoryPlan::new(file, STEP_ROWS.0, STEP_ROWS.1)?;
+    let plan = MemoryPlan::new(file, kernels::KvCacheType::default(), STEP_ROWS.0, STEP_ROWS.1)?;
     let mut contexts: Vec<_> = CONTEXTS.into_iter().filter(|&context| context < config.max_context).collect();
     contexts.push(config.max_context);
     let row = |context: usize| {
@@ -151,7 +151,7 @@ fn memory(file: &ModelFile, config: &ModelConfig) -> Result<Vec<MemoryRow>, Libr
         MemoryRow {
             context,
             weight_bytes: plan.weight_bytes as u64,
-            kv_bytes: (blocks * KvCache::block_bytes(config)) as u64,
+            kv_bytes: (blocks * plan.block_bytes) as u64,
             workspace_bytes: plan.workspace_bytes as u64,
             total_bytes: plan.total_bytes(blocks) as u64,
         }

@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
-use kernels::{Activations, Compute, ComputeOptions};
+use kernels::{Activations, Compute, ComputeOptions, KvCacheType};
 use models::{KvCache, Model, ModelFile, PackedFile};
 
 use super::machine::Machine;
@@ -57,11 +57,12 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
     }
     report.plan(&sizes);
     let file = Arc::new(file);
+    let cache_type = config.engine.kv_cache_type;
     let (packed, packed_now) = mpsc::channel();
     // A vocabulary takes as long to read as a part of the weights.
     let loading = thread::spawn({
         let (file, options) = (Arc::clone(&file), sizes.options);
-        let runner = move |options| Ok(runner(&file, compute, &options, &packed)?.with_encoder(encoder));
+        let runner = move |options| Ok(runner(&file, compute, cache_type, &options, &packed)?.with_encoder(encoder));
         move || Engine::start(options.clone(), move || runner(options))
     });
     let served = model::describe(&file, &config.model, context)?;
@@ -76,6 +77,7 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
 fn runner(
     file: &ModelFile,
     compute: Compute,
+    cache_type: KvCacheType,
     options: &EngineOptions,
     packed: &mpsc::Sender<Matrices>,
 ) -> anyhow::Result<ModelRunner> {
@@ -91,7 +93,7 @@ fn runner(
         // Nobody listens when starting has failed.
         let _ = packed.send(model.matrices().to_vec());
     }
-    let kv = KvCache::new(model.config(), options.num_blocks, &compute)?;
+    let kv = KvCache::new(model.config(), cache_type, options.num_blocks, &compute)?;
     Ok(ModelRunner::new(model, kv, compute))
 }
 

@@ -1,7 +1,7 @@
 //! How many KV blocks there will be, and the table that says where the memory goes.
 
 use anyhow::{Context as _, ensure};
-use kernels::BLOCK_SIZE;
+use kernels::{BLOCK_SIZE, KvCacheType};
 use models::{Encoder, MemoryPlan, ModelConfig, ModelFile};
 
 use super::machine::Machine;
@@ -20,6 +20,7 @@ pub struct Sizes {
     /// For the engine.
     pub options: EngineOptions,
     plan: MemoryPlan,
+    cache_type: KvCacheType,
     encoder: EncoderBytes,
     free_memory: Option<usize>,
 }
@@ -67,12 +68,13 @@ impl Sizes {
             speculation: engine.speculation,
             seed: rand::random(),
         };
-        let plan = MemoryPlan::new(file, options.max_tokens_per_step, options.max_logit_rows())?;
+        let cache_type = engine.kv_cache_type;
+        let plan = MemoryPlan::new(file, cache_type, options.max_tokens_per_step, options.max_logit_rows())?;
         let encoder = encoder.map_or_else(EncoderBytes::default, EncoderBytes::new);
         let free = machine.free_memory.map(|free| free.saturating_sub(encoder.total()));
         options.num_blocks = num_blocks(&plan, &options, engine.kv_cache, free)?;
         options.max_context = options.max_sequence_tokens();
-        Ok(Self { options, plan, encoder, free_memory: machine.free_memory })
+        Ok(Self { options, plan, cache_type, encoder, free_memory: machine.free_memory })
     }
 
     /// The memory plan as it is shown at the start; `program` is what the process takes without the model, but with the
@@ -80,6 +82,7 @@ impl Sizes {
     pub fn table(&self, program: usize, lang: Lang) -> String {
         let blocks = self.options.num_blocks;
         let tokens = blocks * BLOCK_SIZE;
+        let cache_type = self.cache_type;
         let of_free = self.free_memory.map(mebibytes);
         let row = |head: &str, name: &str, bytes: usize| format!("  {head:<10} {name:<12} {:>12}", mebibytes(bytes));
         let program = program.saturating_sub(self.encoder.weights);
@@ -91,8 +94,8 @@ impl Sizes {
             row("", lang.pick("workspace", "буферы"), self.plan.workspace_bytes),
             row("", lang.pick("KV cache", "KV-кэш"), blocks * self.plan.block_bytes)
                 + &lang.pick(
-                    format!("  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens"),
-                    format!("  блоков по {BLOCK_SIZE} токена: {blocks}, токенов: {tokens}"),
+                    format!("  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens, {cache_type}"),
+                    format!("  блоков по {BLOCK_SIZE} токена: {blocks}, токенов: {tokens}, {cache_type}"),
                 ),
             row("", lang.pick("in all", "всего"), program + encoder + self.plan.total_bytes(blocks))
                 + &of_free.map_or_else(String::new, |free| {

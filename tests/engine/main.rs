@@ -11,7 +11,7 @@ use std::{
 
 mod speculation;
 
-use kernels::{Activations, Compute, ComputeOptions};
+use kernels::{Activations, Compute, ComputeOptions, KvCacheType};
 use models::{KvCache, Model, ModelFile};
 use steppe::engine::{
     CacheScope, Engine, EngineHandle, EngineOptions, EngineRequest, FinishReason, Generation, ModelRunner,
@@ -45,13 +45,17 @@ fn demo_model() -> PathBuf {
 }
 
 fn start(options: EngineOptions) -> EngineHandle {
+    start_with(options, KvCacheType::F16)
+}
+
+fn start_with(options: EngineOptions, cache_type: KvCacheType) -> EngineHandle {
     let path = demo_model();
     let (rows, logit_rows, blocks) = (options.max_tokens_per_step, options.max_logit_rows(), options.num_blocks);
     let make = move || {
         let file = ModelFile::open(&path)?;
         let compute = Compute::cpu(ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 })?;
         let model = Model::load(&file, &compute, rows, logit_rows, &mut |_| {})?;
-        let kv = KvCache::new(model.config(), blocks, &compute)?;
+        let kv = KvCache::new(model.config(), cache_type, blocks, &compute)?;
         Ok(ModelRunner::new(model, kv, compute))
     };
     Engine::start(options, make).unwrap()
@@ -153,6 +157,16 @@ async fn an_answer_does_not_depend_on_what_runs_beside_it() {
 }
 
 #[tokio::test]
+async fn prefixes_of_bytes_come_back_from_the_cache() {
+    let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let engine = start_with(options(), KvCacheType::Q8);
+    let first = together(&engine).await;
+    let hits = engine.stats().prefix_hits;
+    assert_eq!(together(&engine).await, first);
+    assert!(engine.stats().prefix_hits > hits + 500, "{:?}", engine.stats());
+}
+
+#[tokio::test]
 async fn a_preempted_answer_is_the_same() {
     let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let prompts: Vec<Vec<u32>> = (0..6u32).map(|i| (0..30).map(|j| 1000 + i * 97 + j * 31).collect()).collect();
@@ -161,15 +175,17 @@ async fn a_preempted_answer_is_the_same() {
         let request = |prompt: &Vec<u32>| EngineRequest { sampling: sampling.clone(), ..request(prompt.clone(), 150) };
         prompts.iter().map(|prompt| engine.submit(request(prompt)).unwrap()).collect()
     };
-    let mut answers = [Vec::new(), Vec::new()];
-    for (answers, num_blocks) in answers.iter_mut().zip([512, 16]) {
-        let engine = start(EngineOptions { num_blocks, ..options() });
-        for generation in submit(&engine) {
-            answers.push(answer(generation).await);
+    for cache_type in [KvCacheType::F16, KvCacheType::Q8] {
+        let mut answers = [Vec::new(), Vec::new()];
+        for (answers, num_blocks) in answers.iter_mut().zip([512, 16]) {
+            let engine = start_with(EngineOptions { num_blocks, ..options() }, cache_type);
+            for generation in submit(&engine) {
+                answers.push(answer(generation).await);
+            }
+            assert_eq!(engine.stats().preemptions > 0, num_blocks == 16, "{:?}", engine.stats());
         }
-        assert_eq!(engine.stats().preemptions > 0, num_blocks == 16, "{:?}", engine.stats());
+        assert_eq!(answers[0], answers[1], "over {cache_type}");
     }
-    assert_eq!(answers[0], answers[1]);
 }
 
 /// Tokens per second of so many clients together.

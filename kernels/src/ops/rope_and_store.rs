@@ -1,11 +1,11 @@
-//! The step's q and k are rotated in place by their positions, and k and v go into the paged cache as f16.
+//! The step's q and k are rotated in place by their positions, and k and v go into the paged cache, in its type.
 #![expect(clippy::inline_always, reason = "whatever is not inlined into the kernel loses its instruction set")]
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Tensor};
 use half::f16;
 
 use super::rope::{StepAngles, rotate};
-use crate::kv::{BLOCK_SIZE, PageShape, check_spans};
+use crate::kv::{BLOCK_SIZE, PageShape, check_spans, scale_bytes};
 use crate::shared::Shared;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::{Compute, Error, KvLayer, Result, RopeStyle, RopeTable, Span, rows};
@@ -97,9 +97,22 @@ impl InplaceOp2 for Store<'_> {
         qkv: &CpuStorage,
         qkv_layout: &Layout,
     ) -> candle_core::Result<()> {
+        let qkv = rows::f32s(qkv, qkv_layout)?;
+        match pages {
+            CpuStorage::U8(_) => self.store(qkv, Shared::new(rows::u8s_mut(pages, pages_layout)?)),
+            _ => self.store(qkv, Shared::new(rows::f16s_mut(pages, pages_layout)?)),
+        }
+        Ok(())
+    }
+}
+
+impl Store<'_> {
+    fn store<B: Copy + Send>(&self, qkv: &[f32], pages: Shared<'_, B>)
+    where
+        for<'a> StoreRow<'a, B>: Kernel,
+    {
         /// Elements that are worth handing to another thread.
         const MIN_PARALLEL: usize = 1 << 15;
-        let (pages, qkv) = (Shared::new(rows::f16s_mut(pages, pages_layout)?), rows::f32s(qkv, qkv_layout)?);
         // Threads share by heads: two spans may name the same block, but no two heads share a page.
         let num_kv_heads = self.shape.num_kv_heads;
         if 2 * qkv.len() / self.columns * num_kv_heads * self.shape.head_dim < MIN_PARALLEL {
@@ -107,14 +120,14 @@ impl InplaceOp2 for Store<'_> {
         } else {
             self.compute.parallel_for(num_kv_heads, |kv_head| self.store_head(kv_head, qkv, pages));
         }
-        Ok(())
     }
-}
 
-impl Store<'_> {
     /// Stores one head of all rows.
-    fn store_head(&self, kv_head: usize, qkv: &[f32], pages: Shared<'_, f16>) {
-        let PageShape { num_kv_heads, head_dim, .. } = self.shape;
+    fn store_head<B: Copy + Send>(&self, kv_head: usize, qkv: &[f32], pages: Shared<'_, B>)
+    where
+        for<'a> StoreRow<'a, B>: Kernel,
+    {
+        let PageShape { num_kv_heads, head_dim, half_len, .. } = self.shape;
         let keys_at = (self.num_heads + kv_head) * head_dim;
         let values_at = keys_at + num_kv_heads * head_dim;
         for span in self.spans {
@@ -123,7 +136,7 @@ impl Store<'_> {
                 let slot = span.slot(span.first_position() + i);
                 let block = (slot / BLOCK_SIZE) as u32;
                 // SAFETY: this task alone writes this head's pages.
-                let page = unsafe { pages.slice(self.shape.keys(block, kv_head), 2 * BLOCK_SIZE * head_dim) };
+                let page = unsafe { pages.slice(self.shape.keys(block, kv_head), 2 * half_len) };
                 let (keys, values) = (&row[keys_at..][..head_dim], &row[values_at..][..head_dim]);
                 dispatch(self.compute.isa(), StoreRow { keys, values, page, offset: slot % BLOCK_SIZE });
             }
@@ -132,15 +145,15 @@ impl Store<'_> {
 }
 
 /// Keys and values of one head of one token, and the page of their block: keys `(head_dim, BLOCK_SIZE)`, then values
-/// `(BLOCK_SIZE, head_dim)`.
-struct StoreRow<'a> {
+/// `(BLOCK_SIZE, head_dim)`, each followed by its scales where the type has any.
+struct StoreRow<'a, B> {
     keys: &'a [f32],
     values: &'a [f32],
-    page: &'a mut [f16],
+    page: &'a mut [B],
     offset: usize,
 }
 
-impl Kernel for StoreRow<'_> {
+impl Kernel for StoreRow<'_, f16> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let head_dim = self.keys.len();
@@ -167,6 +180,43 @@ impl Kernel for StoreRow<'_> {
     }
 }
 
+impl Kernel for StoreRow<'_, u8> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let head_dim = self.keys.len();
+        let (key_page, value_page) = self.page.split_at_mut(self.page.len() / 2);
+        let (columns, scales) = key_page.split_at_mut(BLOCK_SIZE * head_dim);
+        let scale = scale_of(self.keys);
+        scales[scale_bytes(self.offset)].copy_from_slice(&scale.to_le_bytes());
+        for (key, column) in self.keys.iter().zip(columns.chunks_exact_mut(BLOCK_SIZE)) {
+            column[self.offset] = quantised(*key, scale);
+        }
+        let (rows, scales) = value_page.split_at_mut(BLOCK_SIZE * head_dim);
+        let scale = scale_of(self.values);
+        scales[scale_bytes(self.offset)].copy_from_slice(&scale.to_le_bytes());
+        for (value, to) in self.values.iter().zip(&mut rows[self.offset * head_dim..][..head_dim]) {
+            *to = quantised(*value, scale);
+        }
+    }
+}
+
+/// The scale by which the largest magnitude becomes 127; NaN where a value is not finite, so that it stays visible.
+#[inline(always)]
+fn scale_of(values: &[f32]) -> f32 {
+    let (mut largest, mut poison) = (0_f32, 0_f32);
+    for value in values {
+        largest = if value.abs() > largest { value.abs() } else { largest };
+        poison += value * 0.0;
+    }
+    (largest + poison) / 127.0
+}
+
+/// The signed byte next to `value / scale`, ties to even; 0 for NaN.
+#[inline(always)]
+fn quantised(value: f32, scale: f32) -> u8 {
+    ((value / scale).round_ties_even() as i8).cast_unsigned()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -174,8 +224,8 @@ mod tests {
     use candle_core::{Device, Tensor};
     use half::f16;
 
-    use crate::testing::{compute, normal_rows};
-    use crate::{BLOCK_SIZE, Isa, KvLayer, RopeStyle, RopeTable, Span};
+    use crate::testing::{compute, isas, normal_rows};
+    use crate::{BLOCK_SIZE, Isa, KvCacheType, KvLayer, RopeStyle, RopeTable, Span};
 
     fn frequencies(head_dim: usize) -> Vec<f32> {
         (0..head_dim / 2).map(|i| 500_000f32.powf(-2.0 * i as f32 / head_dim as f32)).collect()
@@ -223,7 +273,7 @@ mod tests {
             let before = normal_rows(&mut rng, 100 * columns, 1.0);
             let qkv = Tensor::from_slice(&before, (100, columns), &Device::Cpu).unwrap();
             let rope = RopeTable::new(style, frequencies(head_dim), magnitude);
-            let layer = KvLayer::new(5, num_kv_heads, head_dim, &Device::Cpu).unwrap();
+            let layer = KvLayer::new(5, num_kv_heads, head_dim, KvCacheType::F16, &Device::Cpu).unwrap();
             compute(2, Some(isa)).rope_and_store(&qkv, &rope, &spans(), &layer).unwrap();
             let after = qkv.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let pages = layer.pages.flatten_all().unwrap().to_vec1::<f16>().unwrap();
@@ -251,6 +301,48 @@ mod tests {
                             assert_eq!(pages[page + place], f16::from_f32(*value), "head {head} at {position}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_and_scales_land_in_their_slots_whatever_the_values() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        let head_dim = 20;
+        let mut rows = normal_rows(&mut rng, 6 * 3 * head_dim, 1.0);
+        let values = |rows: &mut Vec<f32>, row: usize, factor: f32| {
+            rows[(3 * row + 2) * head_dim..][..head_dim].iter_mut().for_each(|x| *x *= factor);
+        };
+        values(&mut rows, 1, 0.0);
+        values(&mut rows, 2, 1e37);
+        values(&mut rows, 3, 1e-39);
+        rows[(3 * 4 + 2) * head_dim + 7] = f32::NAN;
+        rows[(3 * 5 + 2) * head_dim + 7] = f32::NEG_INFINITY;
+        for isa in isas() {
+            let qkv = Tensor::from_slice(&rows, (6, 3 * head_dim), &Device::Cpu).unwrap();
+            let rope = RopeTable::new(RopeStyle::Neox, frequencies(head_dim), 1.0);
+            let layer = KvLayer::new(2, 1, head_dim, KvCacheType::Q8, &Device::Cpu).unwrap();
+            let span = Span { query_start: 0, query_len: 6, context_len: 34, block_table: vec![1, 0] };
+            compute(1, Some(isa)).rope_and_store(&qkv, &rope, &[span], &layer).unwrap();
+            let pages = layer.pages.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+            let rotated = qkv.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let half = BLOCK_SIZE * (head_dim + 4);
+            for (row, is_value) in (0..6).flat_map(|row| [(row, false), (row, true)]) {
+                let (block, offset) = if row < 4 { (1, 28 + row) } else { (0, row - 4) };
+                let page = &pages[(2 * block + usize::from(is_value)) * half..][..half];
+                let scale = &page[BLOCK_SIZE * head_dim + 4 * offset..][..4];
+                let scale = f32::from_le_bytes(scale.try_into().unwrap());
+                if is_value && row >= 4 {
+                    assert!(scale.is_nan(), "what is not finite stays visible");
+                    continue;
+                }
+                let wanted = &rotated[(3 * row + 1 + usize::from(is_value)) * head_dim..][..head_dim];
+                for (d, wanted) in wanted.iter().enumerate() {
+                    let place = if is_value { offset * head_dim + d } else { d * BLOCK_SIZE + offset };
+                    let found = f32::from(page[place].cast_signed()) * scale;
+                    let error = (found - wanted).abs();
+                    assert!(error <= scale * 0.50001 + 2e-44, "{isa:?} row {row}: {found} is not {wanted}");
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::Device;
-use kernels::Activations;
+use kernels::{Activations, KvCacheType};
 
 use crate::{
     Result,
@@ -54,9 +54,9 @@ struct Parity {
 }
 
 impl Parity {
-    fn measure(activations: Activations) -> Result<Self> {
+    fn measure(activations: Activations, cache_type: KvCacheType) -> Result<Self> {
         let golden = Golden::read()?;
-        let mut runner = Runner::new(&demo_model()?, activations, 128, 7)?;
+        let mut runner = Runner::with_cache(&demo_model()?, activations, cache_type, 128, 7)?;
         let prompts: Vec<&[u32]> = golden.prompts.iter().map(Vec::as_slice).collect();
         let logits: Vec<Vec<f32>> = runner.logits(&prompts, 40)?.into_iter().flatten().collect();
         assert_eq!(logits.len(), golden.top.len());
@@ -123,7 +123,7 @@ fn divergence(logits: &[f32], top: &[(u32, f32)]) -> f64 {
 
 #[test]
 fn int8_activations_agree_with_transformers() -> Result<()> {
-    let parity = Parity::measure(Activations::Int8)?;
+    let parity = Parity::measure(Activations::Int8, KvCacheType::F16)?;
     parity.print("int8 activations");
     assert!(parity.clear_agreement >= 0.99, "{:.4} of clear positions agree", parity.clear_agreement);
     assert!(parity.agreement >= 0.97, "{:.4} of all positions agree", parity.agreement);
@@ -134,10 +134,20 @@ fn int8_activations_agree_with_transformers() -> Result<()> {
 
 #[test]
 fn f32_activations_agree_with_transformers() -> Result<()> {
-    let parity = Parity::measure(Activations::F32)?;
+    let parity = Parity::measure(Activations::F32, KvCacheType::F16)?;
     parity.print("f32 activations");
     assert!(parity.agreement >= 0.999, "{:.4} of all positions agree", parity.agreement);
     assert!(parity.mean_kl <= 0.0001, "mean KL is {:.6}", parity.mean_kl);
     assert!((parity.perplexity_ratio - 1.0).abs() <= 0.0005, "perplexity ratio {:.5}", parity.perplexity_ratio);
+    Ok(())
+}
+
+#[test]
+fn keys_and_values_in_bytes_cost_little() -> Result<()> {
+    let parity = Parity::measure(Activations::F32, KvCacheType::Q8)?;
+    parity.print("f32 activations, q8 cache");
+    assert!(parity.agreement >= 0.98, "{:.4} of all positions agree", parity.agreement);
+    assert!(parity.mean_kl <= 0.002, "mean KL is {:.6}", parity.mean_kl);
+    assert!((parity.perplexity_ratio - 1.0).abs() <= 0.003, "perplexity ratio {:.5}", parity.perplexity_ratio);
     Ok(())
 }

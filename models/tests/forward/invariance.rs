@@ -1,6 +1,6 @@
 //! A sequence's logits are the same bits alone, in a batch, in chunks of any size and in whichever blocks.
 
-use kernels::Activations;
+use kernels::{Activations, KvCacheType};
 
 use crate::{
     Result,
@@ -22,11 +22,13 @@ fn same_bits(one: &[Vec<f32>], other: &[Vec<f32>]) -> bool {
 fn chunk_size_changes_no_bit() -> Result<()> {
     let file = demo_model()?;
     let prompt = tokens(0, 200)?;
-    let mut runner = Runner::new(&file, Activations::Int8, 16, 1)?;
-    let whole = runner.logits(&[&prompt], 512)?;
-    for chunk in [1, 7, 32, 100] {
-        let chunked = runner.logits(&[&prompt], chunk)?;
-        assert!(same_bits(&chunked[0], &whole[0]), "chunks of {chunk} differ from the whole prompt at once");
+    for cache_type in [KvCacheType::F16, KvCacheType::Q8] {
+        let mut runner = Runner::with_cache(&file, Activations::Int8, cache_type, 16, 1)?;
+        let whole = runner.logits(&[&prompt], 512)?;
+        for chunk in [1, 7, 32, 100] {
+            let chunked = runner.logits(&[&prompt], chunk)?;
+            assert!(same_bits(&chunked[0], &whole[0]), "{cache_type}: chunks of {chunk} differ from the whole prompt");
+        }
     }
     Ok(())
 }
@@ -34,14 +36,17 @@ fn chunk_size_changes_no_bit() -> Result<()> {
 #[test]
 fn a_batch_of_sixteen_changes_no_bit() -> Result<()> {
     let file = demo_model()?;
-    let mut runner = Runner::new(&file, Activations::Int8, 64, 2)?;
     let prompts: Vec<Vec<u32>> = (0..16).map(|i| tokens(i * 31, 5 + 9 * i)).collect::<Result<_>>()?;
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    for chunk in [1, 33] {
+    for (chunk, cache_type) in [(1, KvCacheType::F16), (33, KvCacheType::F16), (33, KvCacheType::Q8)] {
+        let mut runner = Runner::with_cache(&file, Activations::Int8, cache_type, 64, 2)?;
         let together = runner.logits(&prompts, chunk)?;
         for (index, prompt) in prompts.iter().enumerate() {
             let alone = runner.logits(&[prompt], 512)?;
-            assert!(same_bits(&together[index], &alone[0]), "prompt {index} differs in chunks of {chunk}");
+            assert!(
+                same_bits(&together[index], &alone[0]),
+                "prompt {index} differs in chunks of {chunk} over {cache_type}"
+            );
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, Span};
+use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvCacheType, Span};
 use models::{ForwardBatch, KvCache, MemoryPlan, Model, ModelFile};
 
 use crate::Result;
@@ -27,10 +27,21 @@ struct Sequence<'a> {
 impl Runner {
     /// Loads `file` with `num_blocks` cache blocks, handed out in an order shuffled by `seed`.
     pub(crate) fn new(file: &ModelFile, activations: Activations, num_blocks: usize, seed: u64) -> Result<Self> {
+        Self::with_cache(file, activations, KvCacheType::F16, num_blocks, seed)
+    }
+
+    /// The same over a cache of `cache_type`.
+    pub(crate) fn with_cache(
+        file: &ModelFile,
+        activations: Activations,
+        cache_type: KvCacheType,
+        num_blocks: usize,
+        seed: u64,
+    ) -> Result<Self> {
         let compute = Compute::cpu(ComputeOptions { threads: 2, isa: None, activations })?;
         let model = Model::load(file, &compute, MAX_TOKENS, MAX_TOKENS, &mut |_| ())?;
-        assert_eq!(MemoryPlan::new(file, MAX_TOKENS, MAX_TOKENS)?.weight_bytes, model.weight_bytes());
-        let kv = KvCache::new(model.config(), num_blocks, &compute)?;
+        assert_eq!(MemoryPlan::new(file, cache_type, MAX_TOKENS, MAX_TOKENS)?.weight_bytes, model.weight_bytes());
+        let kv = KvCache::new(model.config(), cache_type, num_blocks, &compute)?;
         let mut free_blocks: Vec<u32> = (0..num_blocks as u32).collect();
         fastrand::Rng::with_seed(seed).shuffle(&mut free_blocks);
         Ok(Self { model, kv, free_blocks })

@@ -7,14 +7,35 @@ use std::ops::Range;
 use half::f16;
 
 use super::PARTITION;
+use crate::kv::BLOCK_SIZE;
 use crate::simd::{Kernel, LANES, Simd};
 
-/// Elements of a cache page: f16 as stored, f32 when many rows share the conversion.
+/// Elements of a page: as stored, or f32 when many rows share the conversion.
 pub(super) trait Element: Copy {
     /// Whether the elements lie in the cache of keys and values, and may have to come from memory.
     const STORED: bool;
 
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::V;
+    fn to_f32(self) -> f32;
+}
+
+/// Elements of the cache.
+pub(super) trait Stored: Element + Send + Sync {
+    /// The factors of a half page's positions, from what follows its elements, if it has any.
+    fn scales(rest: &[Self]) -> Option<[f32; BLOCK_SIZE]>;
+}
+
+impl Stored for f16 {
+    fn scales(_: &[Self]) -> Option<[f32; BLOCK_SIZE]> {
+        None
+    }
+}
+
+impl Stored for u8 {
+    fn scales(rest: &[Self]) -> Option<[f32; BLOCK_SIZE]> {
+        let scales = rest.as_chunks().0;
+        Some(std::array::from_fn(|i| f32::from_le_bytes(scales[i])))
+    }
 }
 
 impl Element for f16 {
@@ -24,6 +45,24 @@ impl Element for f16 {
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::V {
         simd.load_f16(from)
     }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+/// A signed byte.
+impl Element for u8 {
+    const STORED: bool = true;
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::V {
+        simd.load_i8(from)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self.cast_signed())
+    }
 }
 
 impl Element for f32 {
@@ -32,6 +71,10 @@ impl Element for f32 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[Self; LANES]) -> S::V {
         simd.load(from)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
     }
 }
 
@@ -249,19 +292,38 @@ impl Kernel for Merge<'_> {
     }
 }
 
-/// Converts stored elements to f32.
-pub(super) struct Convert<'a> {
-    pub from: &'a [f16],
+/// Multiplies the columns of a block by factors of their positions.
+pub(super) struct Scale<'a> {
+    /// `(rows, PARTITION)`, from the block's first column on: of each row as many elements as there are factors.
+    pub rows: &'a mut [f32],
+    pub factors: &'a [f32; BLOCK_SIZE],
+}
+
+impl Kernel for Scale<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let factors = self.factors.as_chunks::<LANES>().0;
+        for row in self.rows.chunks_mut(PARTITION) {
+            for (values, factors) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(factors) {
+                simd.store(simd.mul(simd.load(values), simd.load(factors)), values);
+            }
+        }
+    }
+}
+
+/// Converts stored elements to f32, unscaled.
+pub(super) struct Convert<'a, B> {
+    pub from: &'a [B],
     pub to: &'a mut [f32],
 }
 
-impl Kernel for Convert<'_> {
+impl<B: Element> Kernel for Convert<'_, B> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (from, from_rest) = self.from.as_chunks::<LANES>();
         let (to, to_rest) = self.to.as_chunks_mut::<LANES>();
         for (from, to) in from.iter().zip(to) {
-            simd.store(simd.load_f16(from), to);
+            simd.store(B::load(simd, from), to);
         }
         for (from, to) in from_rest.iter().zip(to_rest) {
             *to = from.to_f32();

@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Tensor};
 
+use self::block::Stored;
 use self::tile::TileTask;
 use super::rope_and_store::query_heads;
 use crate::kv::{BLOCK_SIZE, PageShape, check_spans};
@@ -139,8 +140,18 @@ impl InplaceOp3 for Attention<'_> {
         pages: &CpuStorage,
         pages_layout: &Layout,
     ) -> candle_core::Result<()> {
-        let (qkv, pages) = (rows::f32s(qkv, qkv_layout)?, rows::f16s(pages, pages_layout)?);
-        let out = Shared::new(rows::f32s_mut(out, out_layout)?);
+        let (qkv, out) = (rows::f32s(qkv, qkv_layout)?, Shared::new(rows::f32s_mut(out, out_layout)?));
+        match pages {
+            CpuStorage::U8(_) => self.attend(qkv, rows::u8s(pages, pages_layout)?, out),
+            _ => self.attend(qkv, rows::f16s(pages, pages_layout)?, out),
+        }
+        Ok(())
+    }
+}
+
+impl Attention<'_> {
+    /// Computes all tiles, in parallel where there is enough to do.
+    fn attend<B: Stored>(&self, qkv: &[f32], pages: &[B], out: Shared<'_, f32>) {
         let mut plan = self.compute.attention_plan();
         let Plan { tiles, partials } = &mut *plan;
         let partitions = self.split_into_tiles(tiles);
@@ -170,11 +181,8 @@ impl InplaceOp3 for Attention<'_> {
                 task(i / kv_heads, i % kv_heads).merge_partitions(partials, buffer, out);
             });
         }
-        Ok(())
     }
-}
 
-impl Attention<'_> {
     /// Cuts the spans into tiles that start at multiples of the tile's length, and counts their partitions.
     fn split_into_tiles(&self, tiles: &mut Vec<Tile>) -> usize {
         let len = self.job.tile_positions();

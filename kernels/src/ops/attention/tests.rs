@@ -6,7 +6,7 @@ use fastrand::Rng;
 use half::f16;
 
 use crate::testing::isas;
-use crate::{BLOCK_SIZE, Compute, ComputeOptions, Isa, KvLayer, RopeStyle, RopeTable, Span};
+use crate::{BLOCK_SIZE, Compute, ComputeOptions, Isa, KvCacheType, KvLayer, RopeStyle, RopeTable, Span};
 
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_field_names, reason = "the field's own names")]
@@ -14,9 +14,19 @@ struct Heads {
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
+    cache_type: KvCacheType,
 }
 
 impl Heads {
+    const fn new(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> Self {
+        Self { num_heads, num_kv_heads, head_dim, cache_type: KvCacheType::F16 }
+    }
+
+    /// Over both types of cache.
+    fn over_both(self) -> [Self; 2] {
+        [KvCacheType::F16, KvCacheType::Q8].map(|cache_type| Self { cache_type, ..self })
+    }
+
     fn columns(self) -> usize {
         (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
     }
@@ -41,12 +51,18 @@ impl Cache {
     fn new(rng: &mut Rng, heads: Heads, lens: &[usize]) -> Self {
         let blocks: Vec<usize> = lens.iter().map(|len| len.div_ceil(BLOCK_SIZE)).collect();
         let num_blocks = blocks.iter().sum::<usize>() + 3;
-        let shape = (num_blocks, heads.num_kv_heads, 2, BLOCK_SIZE * heads.head_dim);
-        let pages = Tensor::full(f32::NAN, shape, &Device::Cpu).unwrap().to_dtype(DType::F16).unwrap();
+        let shape = |elements| (num_blocks, heads.num_kv_heads, 2, elements);
+        let pages = match heads.cache_type {
+            KvCacheType::F16 => Tensor::full(f16::NAN, shape(BLOCK_SIZE * heads.head_dim), &Device::Cpu),
+            // Scales of only ones are NaN.
+            KvCacheType::Q8 => {
+                Tensor::full(0xff_u8, shape(heads.cache_type.half_page_bytes(heads.head_dim)), &Device::Cpu)
+            }
+        };
         let mut ids: Vec<u32> = (0..num_blocks as u32).collect();
         rng.shuffle(&mut ids);
         let tables = blocks.iter().map(|&n| ids.drain(..n).collect()).collect();
-        Self { layer: KvLayer { pages }, tables }
+        Self { layer: KvLayer { pages: pages.unwrap() }, tables }
     }
 }
 
@@ -95,29 +111,43 @@ fn run_steps(
     (outs, rotated)
 }
 
-/// Softmax attention in f64 over f16 keys and values, from rotated rows.
+/// A key or a value as the cache keeps it.
+fn stored(cache_type: KvCacheType, row: &[f32]) -> Vec<f64> {
+    let scale = row.iter().fold(0_f32, |largest, x| largest.max(x.abs())) / 127.0;
+    let element = |&x: &f32| match cache_type {
+        KvCacheType::F16 => f64::from(f16::from_f32(x).to_f32()),
+        KvCacheType::Q8 if scale == 0.0 => 0.0,
+        KvCacheType::Q8 => f64::from((x / scale).round_ties_even()) * f64::from(scale),
+    };
+    row.iter().map(element).collect()
+}
+
+/// Softmax attention in f64 over keys and values as the cache keeps them, from rotated rows.
 fn reference(heads: Heads, window: Option<usize>, rows: &[f32]) -> Vec<f64> {
-    let Heads { num_heads, num_kv_heads, head_dim } = heads;
+    let Heads { num_heads, num_kv_heads, head_dim, cache_type } = heads;
     let rows: Vec<&[f32]> = rows.chunks_exact(heads.columns()).collect();
-    let stored = |x: f32| f64::from(f16::from_f32(x).to_f32());
+    // (tokens, heads of k, then of v, head_dim)
+    let kv = |row: &&[f32]| row[num_heads * head_dim..].chunks_exact(head_dim).map(|x| stored(cache_type, x)).collect();
+    let kv: Vec<Vec<Vec<f64>>> = rows.iter().map(kv).collect();
     let mut out = Vec::new();
-    for position in 0..rows.len() {
-        for head in 0..num_heads {
+    for (position, row) in rows.iter().enumerate() {
+        for (head, query) in row.chunks_exact(head_dim).take(num_heads).enumerate() {
             let kv_head = head / (num_heads / num_kv_heads);
-            let query = &rows[position][head * head_dim..][..head_dim];
             let first = window.map_or(0, |window| (position + 1).saturating_sub(window));
-            let score = |p: usize| {
-                let key = &rows[p][(num_heads + kv_head) * head_dim..][..head_dim];
-                query.iter().zip(key).map(|(q, k)| f64::from(*q) * stored(*k)).sum::<f64>() / (head_dim as f64).sqrt()
+            let seen = &kv[first..=position];
+            let score = |kv: &Vec<Vec<f64>>| {
+                let products = query.iter().zip(&kv[kv_head]).map(|(q, k)| f64::from(*q) * k);
+                products.sum::<f64>() / (head_dim as f64).sqrt()
             };
-            let scores: Vec<f64> = (first..=position).map(score).collect();
+            let scores: Vec<f64> = seen.iter().map(score).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let sum: f64 = weights.iter().sum();
-            for d in 0..head_dim {
-                let value = |p: usize| stored(rows[p][(num_heads + num_kv_heads + kv_head) * head_dim + d]);
-                out.push((first..=position).zip(&weights).map(|(p, weight)| weight / sum * value(p)).sum());
-            }
+            out.extend((0..head_dim).map(|d| {
+                let weighted =
+                    seen.iter().zip(&weights).map(|(kv, weight)| weight / sum * kv[num_kv_heads + kv_head][d]);
+                weighted.sum::<f64>()
+            }));
         }
     }
     out
@@ -138,22 +168,22 @@ fn assert_same_bits(found: &[f32], wanted: &[f32], what: &str) {
 }
 
 const SHAPES: [Heads; 10] = [
-    Heads { num_heads: 9, num_kv_heads: 3, head_dim: 64 },
-    Heads { num_heads: 2, num_kv_heads: 2, head_dim: 80 },
-    Heads { num_heads: 4, num_kv_heads: 1, head_dim: 96 },
-    Heads { num_heads: 8, num_kv_heads: 2, head_dim: 128 },
-    Heads { num_heads: 8, num_kv_heads: 1, head_dim: 256 },
-    Heads { num_heads: 7, num_kv_heads: 1, head_dim: 64 },
-    Heads { num_heads: 3, num_kv_heads: 3, head_dim: 8 },
-    Heads { num_heads: 10, num_kv_heads: 2, head_dim: 20 },
-    Heads { num_heads: 2, num_kv_heads: 1, head_dim: 2 },
-    Heads { num_heads: 49, num_kv_heads: 1, head_dim: 16 },
+    Heads::new(9, 3, 64),
+    Heads::new(2, 2, 80),
+    Heads::new(4, 1, 96),
+    Heads::new(8, 2, 128),
+    Heads::new(8, 1, 256),
+    Heads::new(7, 1, 64),
+    Heads::new(3, 3, 8),
+    Heads::new(10, 2, 20),
+    Heads::new(2, 1, 2),
+    Heads::new(49, 1, 16),
 ];
 
 #[test]
 fn agrees_with_the_reference() {
     let mut rng = Rng::with_seed(1);
-    for heads in SHAPES {
+    for heads in SHAPES.into_iter().flat_map(Heads::over_both) {
         for isa in isas() {
             for window in [None, Some(1), Some(40), Some(64)] {
                 let len = rng.usize(1..150);
@@ -169,8 +199,8 @@ fn agrees_with_the_reference() {
 #[test]
 fn agrees_with_the_reference_over_partitions_and_large_scores() {
     let mut rng = Rng::with_seed(2);
-    let heads = Heads { num_heads: 2, num_kv_heads: 1, head_dim: 32 };
-    for isa in isas() {
+    let heads = Heads::new(2, 1, 32);
+    for (isa, heads) in isas().into_iter().flat_map(|isa| heads.over_both().map(|heads| (isa, heads))) {
         for (factor, tolerance) in [(1.0, 3e-5), (0.0, 1e-6), (30.0, 2e-2)] {
             let mut rows = sequence(&mut rng, heads, 1200);
             // q alone: scores up to tens of thousands.
@@ -189,7 +219,7 @@ fn chunks(len: usize, chunk: usize) -> Vec<Vec<(usize, usize)>> {
 #[test]
 fn a_prompt_in_chunks_gives_the_same_bits() {
     let mut rng = Rng::with_seed(3);
-    for heads in SHAPES {
+    for heads in SHAPES.into_iter().flat_map(Heads::over_both) {
         for (isa, window) in isas().into_iter().flat_map(|isa| [(isa, None), (isa, Some(75))]) {
             let len = if isa == Isa::Scalar { 70 } else { 300 };
             let rows = [sequence(&mut rng, heads, len)];
@@ -205,7 +235,8 @@ fn a_prompt_in_chunks_gives_the_same_bits() {
 #[test]
 fn long_contexts_give_the_same_bits_however_they_are_split() {
     let mut rng = Rng::with_seed(4);
-    for (heads, window) in [(SHAPES[0], None), (SHAPES[3], Some(700)), (SHAPES[7], None)] {
+    let cases = [(SHAPES[0], None), (SHAPES[3], Some(700)), (SHAPES[7], None), (SHAPES[0].over_both()[1], None)];
+    for (heads, window) in cases {
         let len = 1700;
         let rows = [sequence(&mut rng, heads, len)];
         let (whole, _) = run_steps(&compute(1, Isa::detect()), heads, window, &rows, &[vec![(0, len)]], &mut rng);
@@ -221,8 +252,11 @@ fn long_contexts_give_the_same_bits_however_they_are_split() {
 
 #[test]
 fn company_changes_no_bit_and_nan_stays_at_home() {
+    SHAPES[0].over_both().into_iter().for_each(company);
+}
+
+fn company(heads: Heads) {
     let mut rng = Rng::with_seed(5);
-    let heads = SHAPES[0];
     let lens: Vec<usize> = (0..16).map(|i| 20 + 13 * i).collect();
     let mut sequences: Vec<Vec<f32>> = lens.iter().map(|&len| sequence(&mut rng, heads, len)).collect();
     sequences[7].fill(f32::NAN);
@@ -281,7 +315,7 @@ fn two_callers_may_share_a_handle() {
 #[test]
 fn wrong_arguments_are_errors() {
     let compute = compute(1, Isa::detect());
-    let layer = KvLayer::new(4, 2, 16, &Device::Cpu).unwrap();
+    let layer = KvLayer::new(4, 2, 16, KvCacheType::F16, &Device::Cpu).unwrap();
     let tensor = |rows: usize, columns: usize| Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
     let span = |query_start, query_len, context_len, blocks: &[u32]| Span {
         query_start,

@@ -3,9 +3,7 @@
 
 use std::ops::Range;
 
-use half::f16;
-
-use super::block::{Convert, Element, Merge, Product, Softmax};
+use super::block::{Convert, Element, Merge, Product, Scale, Softmax, Stored};
 use super::{Job, PARTITION, Tile};
 use crate::kv::BLOCK_SIZE;
 use crate::scratch::Buffer;
@@ -13,21 +11,21 @@ use crate::shared::Shared;
 use crate::simd::dispatch;
 use crate::{Isa, Span};
 
-/// Rows up to which f16 is converted in registers, anew for each product, instead of once into memory.
+/// Rows up to which stored elements are converted in registers, anew for each product, instead of once into memory.
 const DIRECT_ROWS: usize = 6;
 
 /// Pages of keys or values between the one that is read and the one that is brought into the cache meanwhile.
 const PAGES_AHEAD: usize = 2;
 
 /// A tile and what it reads.
-pub(super) struct TileTask<'a> {
+pub(super) struct TileTask<'a, B> {
     pub job: Job,
     pub span: &'a Span,
     pub tile: Tile,
     pub kv_head: usize,
     /// `(num_tokens, job.columns)`.
     pub qkv: &'a [f32],
-    pub pages: &'a [f16],
+    pub pages: &'a [B],
     pub isa: Isa,
 }
 
@@ -57,7 +55,7 @@ struct Memory<'a> {
     total: Sums<'a>,
 }
 
-impl TileTask<'_> {
+impl<B: Stored> TileTask<'_, B> {
     fn rows(&self) -> usize {
         (self.tile.end - self.tile.first) * self.job.group()
     }
@@ -171,7 +169,7 @@ impl TileTask<'_> {
     }
 
     /// The `i`th page that is read for the partition of `blocks`, or one of the next partition: all keys, then all values.
-    fn page(&self, blocks: &Range<usize>, i: usize) -> &[f16] {
+    fn page(&self, blocks: &Range<usize>, i: usize) -> &[B] {
         let seen = self.tile.end.div_ceil(BLOCK_SIZE);
         match i.checked_sub(blocks.len()) {
             None => self.keys(blocks.start + i),
@@ -182,7 +180,7 @@ impl TileTask<'_> {
     }
 
     /// Scores of one block. `ahead`: what to bring into the cache meanwhile.
-    fn score(&self, block: usize, ahead: &[f16], memory: &mut Memory<'_>) {
+    fn score(&self, block: usize, ahead: &[B], memory: &mut Memory<'_>) {
         let (isa, depth) = (self.isa, self.job.shape.head_dim);
         let rows = self.row_range(&self.sight(block).some);
         let stored = self.keys(block);
@@ -194,15 +192,17 @@ impl TileTask<'_> {
             dispatch(isa, Convert { from: stored, to: memory.keys });
             dispatch(isa, scores_of(rows.len(), queries, memory.keys, scores, &[]));
         }
+        self.scale(self.job.shape.keys(self.span.block_table[block], self.kv_head), rows.len(), scores);
     }
 
     /// Adds the weighted values of one block. `ahead`: what to bring into the cache meanwhile.
-    fn add_values(&self, block: usize, ahead: &[f16], memory: &mut Memory<'_>) {
+    fn add_values(&self, block: usize, ahead: &[B], memory: &mut Memory<'_>) {
         let (head_dim, padded) = (self.job.shape.head_dim, self.job.padded_dim());
         let sight = self.sight(block);
         let rows = self.row_range(&sight.some);
         let stored = self.values(block);
-        let weights = &memory.scores[rows.start * PARTITION + block * BLOCK_SIZE % PARTITION..];
+        let weights = &mut memory.scores[rows.start * PARTITION + block * BLOCK_SIZE % PARTITION..];
+        self.scale(self.job.shape.values(self.span.block_table[block], self.kv_head), rows.len(), weights);
         let sums = &mut memory.partial.values[times(&rows, padded)];
         if rows.len() <= DIRECT_ROWS && head_dim == padded {
             self.add_seen(stored, &sight, weights, sums, ahead);
@@ -217,7 +217,7 @@ impl TileTask<'_> {
 
     /// Adds the weighted values of the positions that each query sees: what it does not see is not touched, for
     /// a stale NaN times a weight of 0 would not be nothing. `weights` and `sums` start at `sight.some`.
-    fn add_seen<B: Element>(&self, values: &[B], sight: &Sight, weights: &[f32], sums: &mut [f32], ahead: &[B]) {
+    fn add_seen<E: Element>(&self, values: &[E], sight: &Sight, weights: &[f32], sums: &mut [f32], ahead: &[E]) {
         let padded = self.job.padded_dim();
         let mut add = |positions: Range<usize>, seen: Range<usize>| {
             let group = self.job.group();
@@ -246,14 +246,25 @@ impl TileTask<'_> {
         }
     }
 
+    /// Multiplies what belongs to the positions of the half page at `half`, in the first columns of `rows` rows, by their
+    /// scales. What a query does not see may become NaN.
+    fn scale(&self, half: usize, rows: usize, columns: &mut [f32]) {
+        let shape = self.job.shape;
+        let rest = &self.pages[half..][BLOCK_SIZE * shape.head_dim..shape.half_len];
+        if let Some(factors) = &B::scales(rest) {
+            let rows = &mut columns[..(rows - 1) * PARTITION + BLOCK_SIZE];
+            dispatch(self.isa, Scale { rows, factors });
+        }
+    }
+
     /// The stored keys of one block, `(head_dim, BLOCK_SIZE)`.
-    fn keys(&self, block: usize) -> &[f16] {
+    fn keys(&self, block: usize) -> &[B] {
         let at = self.job.shape.keys(self.span.block_table[block], self.kv_head);
         &self.pages[at..][..BLOCK_SIZE * self.job.shape.head_dim]
     }
 
     /// The stored values of one block, `(BLOCK_SIZE, head_dim)`.
-    fn values(&self, block: usize) -> &[f16] {
+    fn values(&self, block: usize) -> &[B] {
         let at = self.job.shape.values(self.span.block_table[block], self.kv_head);
         &self.pages[at..][..BLOCK_SIZE * self.job.shape.head_dim]
     }

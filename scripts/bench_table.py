@@ -20,7 +20,7 @@ def median(folder, name, kind, *keys):
     values = []
     for row in rows(folder, name, kind):
         for key in keys:
-            row = row[key] if row is not None else None
+            row = row.get(key) if row is not None else None
         if row is not None:
             values.append(row)
     return statistics.median(values) if values else None

@@ -21,6 +21,7 @@ pub enum KvCacheType {
     #[default]
     F16,
     /// Signed bytes, with one scale for the key and one for the value of a token and head: 127 is the largest magnitude.
+    /// Keys are kept transformed (see `hadamard`), for some of their elements are far larger than others.
     Q8,
 }
 

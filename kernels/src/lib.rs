@@ -10,6 +10,7 @@ mod compute;
 mod error;
 mod formats;
 mod ggml_type;
+mod hadamard;
 mod kv;
 mod lines;
 mod memory;

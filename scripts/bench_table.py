@@ -53,6 +53,7 @@ def figures(folder, name):
               if row.get("resident_mib")]
     result["memory at its highest, MiB"] = max(memory, default=None)
     result["start to ready, s"] = get("ready", "ready_s")
+    result["start to ready again, s"] = get("ready-again", "ready_s")
     return result
 
 

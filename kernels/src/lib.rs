@@ -12,6 +12,8 @@ mod formats;
 mod ggml_type;
 mod hadamard;
 mod kv;
+#[cfg(target_os = "linux")]
+mod large_pages;
 mod lines;
 mod memory;
 mod ops;
@@ -30,6 +32,8 @@ pub use formats::block::IQ4_VALUES;
 pub use formats::dequantise;
 pub use ggml_type::GgmlType;
 pub use kv::{BLOCK_SIZE, KvCacheType, KvLayer, Span};
+#[cfg(target_os = "linux")]
+pub use large_pages::move_to_large_pages;
 pub use ops::linear::Operand;
 pub use ops::rope::{RopeStyle, RopeTable};
 pub use packed::PackedMatrix;

@@ -26,16 +26,40 @@ use crate::telemetry::Metrics;
 pub async fn load(config: &Config, machine: Machine, metrics: Metrics, report: Report) -> anyhow::Result<Generator> {
     let settings = config.clone();
     let started = tokio::task::spawn_blocking(move || start(&settings, &machine, &metrics, report)).await;
-    let (generator, unkept) = started.context("loading was interrupted")??;
+    let (generator, afterwards) = started.context("loading was interrupted")??;
     warm_up(generator.engine()).await?;
-    if let Some((cache, matrices)) = unkept {
-        thread::spawn(move || cache.keep(&matrices));
-    }
+    thread::spawn(move || afterwards.run());
     Ok(generator)
 }
 
-/// A generator that has not generated yet, and weights to be kept for the next start.
-type Started = (Generator, Option<(PackedCache, Matrices)>);
+/// A generator that has not generated yet, and what it need not wait for.
+type Started = (Generator, Afterwards);
+
+/// What is done while the model answers already.
+enum Afterwards {
+    /// Weights are kept for the next start.
+    Keep(PackedCache, Matrices),
+    /// Weights were kept, and are mapped from there.
+    Settle(Arc<ModelFile>),
+    Nothing,
+}
+
+impl Afterwards {
+    fn run(self) {
+        // Answers go first. A system that refuses this shares equally.
+        #[cfg(target_os = "linux")] // Elsewhere it would be the whole process.
+        let _ = rustix::process::nice(19);
+        match self {
+            Self::Keep(cache, matrices) => cache.keep(&matrices),
+            Self::Settle(file) => {
+                if let Some(Err(error)) = file.packed().map(PackedFile::use_large_pages) {
+                    tracing::debug!("weights stay in small pages: {error}");
+                }
+            }
+            Self::Nothing => {}
+        }
+    }
+}
 
 fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Started> {
     let compute = Compute::cpu(ComputeOptions {
@@ -67,10 +91,14 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
     });
     let served = model::describe(&file, &config.model, context)?;
     let engine = loading.join().map_err(|_| anyhow!("loading has panicked"))??;
-    let unkept = cache.zip(packed_now.try_recv().ok());
+    let afterwards = match cache.zip(packed_now.try_recv().ok()) {
+        Some((cache, matrices)) => Afterwards::Keep(cache, matrices),
+        None if file.packed().is_some() => Afterwards::Settle(file),
+        None => Afterwards::Nothing,
+    };
     let metrics = metrics.for_model(&served.id);
     let generator = Generator::new(served, engine, config.generation.clone(), metrics);
-    Ok((generator.with_embeddings(embedding_model), unkept))
+    Ok((generator.with_embeddings(embedding_model), afterwards))
 }
 
 /// A runner of the loaded model; `packed` hears of matrices that had to be packed.

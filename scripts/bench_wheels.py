@@ -3,7 +3,8 @@
 
     bench_wheels.py {ik_llama.cpp|mistral.rs} MODEL THREADS PREFIX SEED PROMPT_TOKENS... -- OUTPUT_TOKENS
 
-Appends to PREFIX.prefill-N and PREFIX.clients-1. Three runs of each length after a warm-up; the median counts.
+Appends to PREFIX.prefill-N and PREFIX.clients-1. Three runs of each length after a warm-up, fewer where they take long; the
+median counts.
 """
 
 import json
@@ -14,6 +15,8 @@ import sys
 import time
 
 RUNS = 3
+# Seconds after which no further run begins.
+ENOUGH = 30
 
 
 class Ik:
@@ -63,6 +66,14 @@ def text(seed):
     return " ".join(source.choice(words) for _ in range(3000))
 
 
+def repeated(run):
+    """What a few runs come to."""
+    begin, results = time.monotonic(), []
+    while len(results) < RUNS and time.monotonic() - begin < ENOUGH:
+        results.append(run())
+    return results
+
+
 def append(prefix, kind, row):
     with open(f"{prefix}.{kind}", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -82,9 +93,9 @@ def main():
     number = iter(range(int(seed) * 1000, int(seed) * 1000 + 999))
     peer.run(text(next(number)), 16, 2)
     for length in prompts:
-        rates = [length / peer.run(text(next(number)), length, 1)[0] for _ in range(RUNS)]
+        rates = repeated(lambda length=length: length / peer.run(text(next(number)), length, 1)[0])
         append(prefix, f"prefill-{length}", {"prefill_tok_s": {"p50": statistics.median(rates)}})
-    runs = [peer.run(text(next(number)), 100, output) for _ in range(RUNS)]
+    runs = repeated(lambda: peer.run(text(next(number)), 100, output))
     decode = statistics.median(count / seconds for _, seconds, count in runs if count)
     whole = statistics.median(count / (prompt + seconds) for prompt, seconds, count in runs)
     append(prefix, "clients-1", {

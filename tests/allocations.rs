@@ -1,30 +1,36 @@
-//! A decode step of the model runner, forward and sampling, allocates nothing of size: no single allocation of any thread
-//! is above 4 KiB, and what all of them come to does not grow with what has been generated.
+//! A decode step allocates nothing of size: no single allocation of any thread is above 4 KiB, and what all of them come to
+//! does not grow with what has been generated. Looked at step by step in the model runner, and over the whole engine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvCacheType};
 use models::random::RandomModel;
 use models::{Architecture, KvCache, Model, ModelFile, Recipe};
 use steppe::engine::{
-    Executor as _, LogitRows, ModelRunner, SamplingParams, SamplingSpec, SequenceOutput, SequenceStart, SequenceStep,
-    StepBatch,
+    CacheScope, Engine, EngineOptions, EngineRequest, Executor as _, LogitRows, ModelRunner, SamplingParams,
+    SamplingSpec, SequenceOutput, SequenceStart, SequenceStep, StepBatch, TokenEvent,
 };
 
 struct Counting;
 
-/// Bytes of all allocations, and of the largest one.
+/// Bytes of all allocations, and of the largest one; how many are above [`LARGE`].
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
+static NUM_LARGE: AtomicUsize = AtomicUsize::new(0);
+
+/// One test at a time: they share the counters.
+static COUNTERS: Mutex<()> = Mutex::new(());
 
 // SAFETY: everything is the system allocator's; only counters change.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        NUM_LARGE.fetch_add(usize::from(layout.size() > LARGE), Ordering::Relaxed);
         // SAFETY: the caller's promise is the system allocator's.
         unsafe { System.alloc(layout) }
     }
@@ -70,15 +76,19 @@ fn sampling(sequence: usize) -> SamplingParams {
     }
 }
 
+fn prompt() -> Vec<u32> {
+    (0..PROMPT as u32).map(|i| i * 31 % VOCABULARY as u32).collect()
+}
+
 fn start(slot: usize) -> SequenceStart {
     let (params, stop_token_ids) = (sampling(slot), Vec::new());
     let spec = SamplingSpec { params, seed: slot as u64, min_tokens: 0, stop_token_ids, prompt_logprobs: None };
-    let tokens: Vec<u32> = (0..PROMPT as u32).map(|i| i * 31 % VOCABULARY as u32).collect();
-    SequenceStart { slot, spec: Arc::new(spec), tokens, prompt_len: PROMPT }
+    SequenceStart { slot, spec: Arc::new(spec), tokens: prompt(), prompt_len: PROMPT }
 }
 
 #[test]
 fn a_decode_step_allocates_nothing_of_size() {
+    let _alone = COUNTERS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut runner = runner();
     let mut free = 0..;
     let mut new_blocks = |batch: &mut StepBatch, count: usize| batch.new_blocks.extend(free.by_ref().take(count));
@@ -130,4 +140,50 @@ fn a_decode_step_allocates_nothing_of_size() {
     };
     let (first, second) = bytes.split_at(bytes.len() / 2);
     assert_eq!(typical(first), typical(second), "bytes of a step, early and late");
+}
+
+/// Scheduler, drafts, prefix cache and channels included; what grows with an answer by doubling may be large now and then.
+#[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "a test holds the counters while it counts")]
+async fn an_engine_that_decodes_allocates_nothing_of_size() {
+    let _alone = COUNTERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let options = EngineOptions {
+        max_tokens_per_step: 512,
+        max_sequences: SEQUENCES,
+        num_blocks: SEQUENCES * (PROMPT + STEPS).div_ceil(BLOCK_SIZE),
+        max_context: PROMPT + STEPS,
+        vocab_size: VOCABULARY,
+        queue_capacity: SEQUENCES,
+        max_stall: Duration::from_secs(1),
+        prefix_cache: true,
+        speculation: true,
+        seed: 0,
+    };
+    let engine = Engine::start(options, || Ok(runner())).unwrap();
+    let request = |index| EngineRequest {
+        prompt: prompt(),
+        sampling: sampling(index),
+        max_tokens: STEPS,
+        min_tokens: 0,
+        stop_token_ids: Vec::new(),
+        user: index as u64,
+        weight: 1,
+        priority: 0,
+        scope: CacheScope::default(),
+        deadline: None,
+        prompt_logprobs: None,
+    };
+    let mut answers: Vec<_> = (0..SEQUENCES).map(|index| engine.submit(request(index)).unwrap()).collect();
+    let (mut counted_from, mut large) = (None, 0);
+    for step in 0..STEPS - 1 {
+        for answer in &mut answers {
+            while !matches!(answer.next().await.unwrap(), TokenEvent::Token { .. }) {}
+        }
+        if step == 2 * BLOCK_SIZE {
+            counted_from = Some(NUM_LARGE.load(Ordering::Relaxed));
+        }
+        large = NUM_LARGE.load(Ordering::Relaxed);
+    }
+    let large = large - counted_from.unwrap();
+    assert!(large <= STEPS / 10, "{large} allocations above {LARGE} bytes in {STEPS} steps");
 }

@@ -11,6 +11,11 @@ const FIRST_CHUNK: usize = 64;
 /// Prompt tokens that a step always has room for: prompts get on even where streams alone use up the limit. So few
 /// more rows cost a step that reads all weights next to nothing.
 const LEAST_CHUNK: usize = 8;
+/// The same where no stream stands still meanwhile.
+const LEAST_UNATTENDED: usize = 32;
+/// Products take rows by so many at a time. What rounds up the least rows of a step is nearly free, and on a slow machine
+/// as much again.
+const ROWS_AT_ONCE: usize = 8;
 /// The worst excess of a step over its estimate is kept in mind, and fades to so much of it with every step.
 const FADE_OF_EXCESS: f64 = 0.99;
 /// Beyond this share an excess says that the estimate was wrong, which the next one will not be.
@@ -81,7 +86,9 @@ impl CostModel {
     pub fn prompt_budget(&self, stream_rows: usize) -> PromptBudget {
         let aim = self.limit / (1.0 + self.excess);
         let seconds = if stream_rows > 0 { aim - self.streams.at(stream_rows as f64) } else { aim * UNATTENDED };
-        PromptBudget { seconds, per_token: self.per_token, tokens: self.largest * 2, least: LEAST_CHUNK }
+        let least = if stream_rows > 0 { LEAST_CHUNK } else { LEAST_UNATTENDED };
+        let least = (stream_rows + least).next_multiple_of(ROWS_AT_ONCE) - stream_rows;
+        PromptBudget { seconds, per_token: self.per_token, tokens: self.largest * 2, least }
     }
 
     /// What a row more costs a step of so many streams, as a share of the time that each of their tokens takes: a draft
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_use_up_the_limit_leave_prompts_a_few_tokens() {
+    fn prompts_always_get_on() {
         let mut model = warm(&mut Machine::new(0.0));
         for _ in 0..50 {
             model.observe(64, PromptWork::default(), Duration::from_secs_f64(2.0 * LIMIT));
@@ -270,6 +277,12 @@ mod tests {
         let mut budget = model.prompt_budget(64);
         assert_eq!([budget.take(0, 5), budget.take(9, 100), budget.take(0, 1)], [5, 3, 0]);
         assert!(budget.is_spent());
+        // Rows come by eight, and nobody waits for more of them where no stream runs.
+        let rest = [61, 57].map(|streams| model.prompt_budget(streams).take(0, 100));
+        assert_eq!(rest, [11, 15]);
+        let mut slow = CostModel::new(Duration::from_secs_f64(LIMIT));
+        slow.observe(0, PromptWork::of(0, 64), Duration::from_secs_f64(64.0 * LIMIT));
+        assert_eq!(slow.prompt_budget(0).take(0, 100), 32);
     }
 
     #[test]

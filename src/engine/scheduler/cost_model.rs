@@ -137,6 +137,11 @@ impl PromptBudget {
         self.tokens == 0 || (self.least == 0 && self.per_token.tokens_within(self.seconds, 0) == 0)
     }
 
+    /// Nothing more.
+    pub fn close(&mut self) {
+        self.tokens = 0;
+    }
+
     /// No more than so many tokens.
     pub fn limit_tokens(&mut self, tokens: usize) {
         self.tokens = self.tokens.min(tokens);

@@ -8,6 +8,10 @@ use kernels::BLOCK_SIZE;
 use super::{Scheduler, Sequence, StepBatch, cost_model::PromptBudget, fair_queue::Service};
 use crate::engine::prefix_cache::Lookup;
 
+/// Rows from which on a row costs no less in a larger step. A prompt that is through with so many need not wait for the
+/// next one's tokens: its answer begins earlier, and the other's no later.
+const FULL_STEP: usize = 64;
+
 /// Whose turn it is: least first.
 type Turn = (Reverse<i32>, Service, u64);
 
@@ -88,7 +92,11 @@ impl Scheduler {
         if tokens == 0 {
             return 0;
         }
+        let is_whole = tokens == sequence.num_remaining();
         self.push_step(slot, tokens, 0, batch);
+        if is_whole && batch.token_ids.len() >= FULL_STEP {
+            budget.close();
+        }
         if all_rows { tokens } else { 1 }
     }
 

@@ -246,19 +246,19 @@ fn who_awaits_a_block_does_not_hold_up_others() {
 
 #[test]
 fn want_preempts_the_newest_of_the_lowest_priority() {
-    let mut simulation = Simulation::new(EngineOptions { num_blocks: 20, max_sequences: 4, ..options() });
-    let mut submit = |priority, seed| {
-        simulation.scheduler.growth = Growth::optimistic();
-        let client = simulation.submit(EngineRequest { priority, ..request(seed, prompt(seed, 130), 200) });
-        simulation.step();
-        client
-    };
-    let [first, low, newest, high] = [submit(0, 1), submit(-1, 2), submit(0, 3), submit(1, 4)];
-    simulation.run_until(|simulation| simulation.scheduler.stats.preemptions > 0);
     let runs = |simulation: &Simulation, client: usize| {
         let id = client as u64 + 1;
         simulation.scheduler.slots.iter().flatten().any(|sequence| sequence.id == id)
     };
+    let mut simulation = Simulation::new(EngineOptions { num_blocks: 20, max_sequences: 4, ..options() });
+    let mut submit = |priority, seed| {
+        simulation.scheduler.growth = Growth::optimistic();
+        let client = simulation.submit(EngineRequest { priority, ..request(seed, prompt(seed, 130), 200) });
+        simulation.run_until(|simulation| runs(simulation, client));
+        client
+    };
+    let [first, low, newest, high] = [submit(0, 1), submit(-1, 2), submit(0, 3), submit(1, 4)];
+    simulation.run_until(|simulation| simulation.scheduler.stats.preemptions > 0);
     assert!(!runs(&simulation, low) && [first, newest, high].iter().all(|&client| runs(&simulation, client)));
     simulation.run_until(|simulation| simulation.scheduler.stats.preemptions > 1);
     assert!(!runs(&simulation, newest) && runs(&simulation, first) && runs(&simulation, high));
@@ -323,4 +323,20 @@ fn blocks_of_one_who_left_are_free_at_the_next_step() {
     let next = simulation.submit(request(1, prompt(2, 100), 5));
     simulation.run();
     assert_eq!(simulation.clients[next].tokens.len(), 5, "the slot is usable again");
+}
+
+#[test]
+fn a_prompt_that_fills_a_step_begins_its_answer_before_the_next() {
+    let mut simulation = Simulation::new(EngineOptions { max_sequences: 4, ..options() });
+    simulation.submit(request(1, prompt(1, 500), 5));
+    simulation.run();
+    // Two are through in one step where neither fills it, and in two where the first one does.
+    for (len, together) in [(40, true), (100, false)] {
+        let clients = [2, 3].map(|seed| simulation.submit(request(1, prompt(seed, len), 5)));
+        let first = |simulation: &Simulation| !simulation.clients[clients[0]].tokens.is_empty();
+        simulation.run_until(first);
+        assert_eq!(!simulation.clients[clients[1]].tokens.is_empty(), together, "{len}");
+        simulation.run();
+    }
+    simulation.check_ends();
 }

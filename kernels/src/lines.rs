@@ -11,14 +11,8 @@ impl Line {
     pub(crate) const F32S: usize = size_of::<Self>() / size_of::<f32>();
 }
 
-/// The lines as bytes to be written.
-pub(crate) fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
-    // SAFETY: lines are plain bytes, laid out without gaps.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
-}
-
 /// The lines as numbers to be written.
 pub(crate) fn f32s_mut(lines: &mut [Line]) -> &mut [f32] {
-    // SAFETY: as above; any bytes are a number, and lines are aligned to more than one.
+    // SAFETY: lines are plain bytes without gaps; any bytes are a number, and lines are aligned to more than one.
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * Line::F32S) }
 }

@@ -10,7 +10,9 @@ pub(crate) mod scaling;
 use block::Block;
 use half::{bf16, f16};
 use quants::{Bits2, Bits3, Bits4, Bits5, Bits6, Indexed4, Int8, Quants};
-use scaling::{Affine, Scales, Scaling, SuperAffine, SuperAffineHalves, SuperSymmetric, Symmetric};
+use scaling::chunk::{Affine, Symmetric};
+use scaling::superblock::{SuperAffine, SuperAffineHalves, SuperSymmetric};
+use scaling::{Scales, Scaling};
 
 use crate::GgmlType;
 
@@ -18,6 +20,8 @@ use crate::GgmlType;
 pub(crate) const GROUP: usize = 8;
 /// Columns of a chunk; also the columns that share one scale of quantised activations.
 pub(crate) const CHUNK: usize = 32;
+/// Chunks of a super-block.
+pub(crate) const SUPER: usize = 8;
 
 /// A quantised format.
 pub(crate) trait Format: 'static {
@@ -121,14 +125,22 @@ fn pack_group<F: Format>(rows: &[u8], columns: usize, group: &mut [u8]) {
     }
 }
 
-/// One row's part of a chunk as integers, and their scales: weights are `scale * quant + min`.
-pub(crate) fn read_chunk<F: Format>(group: &[u8], row: usize, chunk: usize) -> ([i32; CHUNK], Scales<f32>) {
-    let block = &group[chunk / F::Scaling::CHUNKS * F::BLOCK_BYTES..][..F::BLOCK_BYTES];
-    let (header, chunks) = block.split_at(F::Scaling::BYTES);
-    let index = chunk % F::Scaling::CHUNKS;
-    let quants = F::Quants::get(&chunks[index * F::Quants::BYTES..][..F::Quants::BYTES], row);
-    let quants = quants.map(|q| if F::Quants::SIGNED { i32::from(q as i8) } else { i32::from(q) });
-    (quants, F::Scaling::get(header, row, index))
+/// The header of the block that holds a chunk.
+pub(crate) fn header<F: Format>(group: &[u8], chunk: usize) -> &[u8] {
+    &group[chunk / F::Scaling::CHUNKS * F::BLOCK_BYTES..][..F::Scaling::BYTES]
+}
+
+/// One row's part of a chunk as integers.
+pub(crate) fn read_quants<F: Format>(group: &[u8], row: usize, chunk: usize) -> [i32; CHUNK] {
+    let (block, index) = (chunk / F::Scaling::CHUNKS, chunk % F::Scaling::CHUNKS);
+    let start = block * F::BLOCK_BYTES + F::Scaling::BYTES + index * F::Quants::BYTES;
+    let quants = F::Quants::get(&group[start..][..F::Quants::BYTES], row);
+    quants.map(|q| if F::Quants::SIGNED { i32::from(q as i8) } else { i32::from(q) })
+}
+
+/// One row's scales of a chunk: weights are `scale * quant + min`.
+pub(crate) fn read_scales<F: Format>(group: &[u8], row: usize, chunk: usize) -> Scales {
+    F::Scaling::get(header::<F>(group, chunk), row, chunk % F::Scaling::CHUNKS)
 }
 
 /// The values of whole GGUF blocks of any type; what is no whole block at the end is left out.
@@ -166,7 +178,7 @@ fn read<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -
 }
 
 fn dequantise_chunk<F: Format>(group: &[u8], row: usize, chunk: usize, out: &mut [f32]) {
-    let (quants, scales) = read_chunk::<F>(group, row, chunk);
+    let (quants, scales) = (read_quants::<F>(group, row, chunk), read_scales::<F>(group, row, chunk));
     for (k, (out, quant)) in out.iter_mut().zip(quants).enumerate() {
         let sub = k * F::Scaling::SUB / CHUNK;
         let scaled = scales.scale[sub] * quant as f32;

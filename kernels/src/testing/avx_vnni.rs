@@ -1,7 +1,7 @@
-//! AVX-VNNI for machines without it: a handler of SIGILL that carries out the one instruction which that set's kernels
-//! have beyond AVX2, `vpdpbusd ymm, ymm, ymm/m256` in its VEX encoding, on the registers saved in the signal's frame.
-//! Source: Intel's Software Developer's Manual, volume 2 (VEX prefix, addressing forms, VPDPBUSD) and chapter 13 of
-//! volume 1 (layout of XSAVE).
+//! AVX-VNNI for machines without it: a handler of SIGILL that carries out the instructions which that set's kernels
+//! have beyond AVX2, `vpdpbusd` and `vpdpwssd ymm, ymm, ymm/m256` in their VEX encoding, on the registers saved in the
+//! signal's frame. Source: Intel's Software Developer's Manual, volume 2 (VEX prefix, addressing forms, VPDPBUSD,
+//! VPDPWSSD) and chapter 13 of volume 1 (layout of XSAVE).
 
 use std::arch::x86_64::__cpuid_count;
 use std::ptr;
@@ -64,12 +64,34 @@ extern "C" fn handle(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
-/// `vpdpbusd sums, unsigned, signed`.
+/// `vpdpbusd` or `vpdpwssd sums, first, second`.
 struct Instruction {
+    products: Products,
     sums: usize,
-    unsigned: usize,
-    signed: Operand,
+    first: usize,
+    second: Operand,
     len: usize,
+}
+
+/// What is added to a sum of 32 bits.
+#[derive(Clone, Copy)]
+enum Products {
+    /// Four of unsigned and signed bytes.
+    Bytes,
+    /// Two of signed 16 bits.
+    Words,
+}
+
+impl Products {
+    fn add(self, sum: i32, first: [u8; 4], second: [u8; 4]) -> i32 {
+        let word = |v: [u8; 4], i: usize| i32::from(i16::from_le_bytes([v[2 * i], v[2 * i + 1]]));
+        match self {
+            Self::Bytes => {
+                (0..4).map(|i| i32::from(first[i]) * i32::from(second[i] as i8)).fold(sum, i32::wrapping_add)
+            }
+            Self::Words => (0..2).map(|i| word(first, i) * word(second, i)).fold(sum, i32::wrapping_add),
+        }
+    }
 }
 
 enum Operand {
@@ -78,7 +100,7 @@ enum Operand {
 }
 
 impl Instruction {
-    /// `VEX.256.66.0F38.W0 50 /r` at `at`, if it is that.
+    /// `VEX.256.66.0F38.W0 50 /r` or `52 /r` at `at`, if it is one of them.
     ///
     /// # Safety
     /// A whole instruction is readable at `at`.
@@ -87,16 +109,21 @@ impl Instruction {
         unsafe {
             let byte = |i: usize| at.add(i).read();
             let (extensions, source) = (byte(1), byte(2));
-            if byte(0) != 0xc4 || extensions & 31 != 2 || source & 0b1000_0111 != 0b101 || byte(3) != 0x50 {
+            if byte(0) != 0xc4 || extensions & 31 != 2 || source & 0b1000_0111 != 0b101 {
                 return None;
             }
+            let products = match byte(3) {
+                0x50 => Products::Bytes,
+                0x52 => Products::Words,
+                _ => return None,
+            };
             // The fourth bit of a register's number is stored inverted.
             let extension = |bit: u8| usize::from(!extensions >> bit & 1) << 3;
             let (kind, sums, low) = (byte(4) >> 6, usize::from(byte(4) >> 3 & 7), usize::from(byte(4) & 7));
-            let (sums, unsigned) = (sums | extension(7), usize::from(!source >> 3 & 15));
+            let (sums, first) = (sums | extension(7), usize::from(!source >> 3 & 15));
             let value = |register: usize| registers[REGISTERS[register] as usize];
             if kind == 3 {
-                return Some(Self { sums, unsigned, signed: Operand::Register(low | extension(5)), len: 5 });
+                return Some(Self { products, sums, first, second: Operand::Register(low | extension(5)), len: 5 });
             }
             let (mut len, mut address, mut base) = (5, 0, low);
             if low == 4 {
@@ -121,8 +148,8 @@ impl Instruction {
                 (0, 5, _) => at as greg_t + len as greg_t,
                 _ => value(base | extension(5)),
             };
-            let signed = Operand::Memory((address + displacement) as *const [u8; 32]);
-            Some(Self { sums, unsigned, signed, len })
+            let second = Operand::Memory((address + displacement) as *const [u8; 32]);
+            Some(Self { products, sums, first, second, len })
         }
     }
 
@@ -131,15 +158,15 @@ impl Instruction {
     unsafe fn run(&self, frame: Frame) {
         // SAFETY: the caller's promise.
         unsafe {
-            let unsigned = frame.get(self.unsigned);
-            let signed = match self.signed {
+            let first = frame.get(self.first);
+            let second = match self.second {
                 Operand::Register(register) => frame.get(register),
                 Operand::Memory(address) => address.read_unaligned(),
             };
             let mut sums = frame.get(self.sums);
-            for (i, sum) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                let products = (i * 4..i * 4 + 4).map(|k| i32::from(unsigned[k]) * i32::from(signed[k] as i8));
-                *sum = products.fold(i32::from_le_bytes(*sum), i32::wrapping_add).to_le_bytes();
+            let factors = first.as_chunks().0.iter().zip(second.as_chunks().0);
+            for (sum, (&first, &second)) in sums.as_chunks_mut().0.iter_mut().zip(factors) {
+                *sum = self.products.add(i32::from_le_bytes(*sum), first, second).to_le_bytes();
             }
             frame.set(self.sums, &sums);
         }
@@ -216,6 +243,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use std::arch::asm;
+    use std::arch::x86_64::{__m256i, _mm256_dpwssd_avx_epi32, _mm256_set1_epi32};
 
     use super::{EMULATED, Ordering};
     use crate::Isa;
@@ -229,7 +257,7 @@ mod tests {
         9, 8, 7, 6, -5, -4, -3, -2,
     ]);
 
-    /// What the instruction in all its forms adds to sums of 1000: registers below and above 8; memory by a base with
+    /// What `vpdpbusd` in all its forms adds to sums of 1000: registers below and above 8; memory by a base with
     /// displacements of no, one and four bytes, by a base and an index, by an index alone, and beside the code.
     #[target_feature(enable = "avx2,avxvnni")]
     fn sums_of_every_form(unsigned: &[u8; 32]) -> Vec<[i32; 8]> {
@@ -251,7 +279,7 @@ mod tests {
                         )
                     };
                 }
-                let signed = std::ptr::read_unaligned(base.cast::<std::arch::x86_64::__m256i>());
+                let signed = std::ptr::read_unaligned(base.cast::<__m256i>());
                 match form {
                     0 => product!("ymm1", "ymm2", "ymm3", in("ymm3") signed),
                     1 => product!("ymm9", "ymm10", "ymm11", in("ymm11") signed),
@@ -284,5 +312,29 @@ mod tests {
         let sums = unsafe { sums_of_every_form(&unsigned) };
         assert_eq!(sums, vec![expected; 8]);
         assert_eq!(EMULATED.load(Ordering::Relaxed) - before >= 8, !Isa::AvxVnni.is_available());
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    fn sums_of_words(first: &[u8; 32], second: &[u8; 32]) -> [i32; 8] {
+        // SAFETY: loads and stores of whole arrays.
+        unsafe {
+            let [first, second] = [first, second].map(|v| v.as_ptr().cast::<__m256i>().read_unaligned());
+            let sums = _mm256_dpwssd_avx_epi32(_mm256_set1_epi32(i32::MAX), first, second);
+            std::mem::transmute(sums)
+        }
+    }
+
+    #[test]
+    fn products_of_words_wrap() {
+        if !isas_and_emulated().contains(&Isa::AvxVnni) {
+            return;
+        }
+        let mut rng = fastrand::Rng::with_seed(2);
+        let [first, second]: [[u8; 32]; 2] = std::array::from_fn(|_| std::array::from_fn(|_| rng.u8(..)));
+        let word = |v: &[u8; 32], i: usize| i32::from(i16::from_le_bytes([v[2 * i], v[2 * i + 1]]));
+        let product = |i: usize| word(&first, i) * word(&second, i);
+        let expected = std::array::from_fn(|i| i32::MAX.wrapping_add(product(2 * i)).wrapping_add(product(2 * i + 1)));
+        // SAFETY: the machine has the instruction, or the handler carries it out.
+        assert_eq!(unsafe { sums_of_words(&first, &second) }, expected);
     }
 }

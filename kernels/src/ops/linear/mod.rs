@@ -110,10 +110,10 @@ impl Linear<'_> {
         let int8 = self.compute.activations() == Activations::Int8;
         let is_float = |part: &Arc<Part>| !int8 || part.is_float();
         let mut buffer = self.compute.activation_buffer().lock().unwrap_or_else(PoisonError::into_inner);
-        let ActivationBuffer { lines, rows } = &mut *buffer;
+        let ActivationBuffer { terms, rows } = &mut *buffer;
         let x = if self.weight.parts().iter().any(is_float) { x.materialised(self.compute, rows) } else { x };
-        let quantised = (!self.weight.parts().iter().all(is_float))
-            .then(|| Quantised::new(self.compute, x, self.weight.is_precise(), lines));
+        let quantised =
+            (!self.weight.parts().iter().all(is_float)).then(|| Quantised::new(self.compute, x, self.weight, terms));
         self.compute.parallel_for(tasks.count, |task| self.run_block(&tasks.get(task), x, quantised, out));
     }
 

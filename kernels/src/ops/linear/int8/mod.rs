@@ -1,9 +1,11 @@
 //! Products of quantised weights with int8 activations. One walk over row groups and tokens, one micro-kernel per
 //! instruction set, compiled for every format.
 //!
-//! Order of an output's sum, the same in all of them: for each 32 columns (and each half of them where the format has
-//! scales per 16) the exact integer sum `n` of products, then two fused multiply-adds,
-//! `f = (scale * d) * n + f` and, for formats with minima, `f = min * (d * sum of activations) + f`.
+//! Order of an output's sum, the same in all of them. Formats with scales per 32 columns: for each 32 the exact integer
+//! sum `n` of products, then fused multiply-adds, `f = (scale * d) * n + f` and, for formats with minima,
+//! `f = min * (d * sum of activations) + f`. Formats with scales per 256: the exact sum `n` of 256 products times the
+//! factors of their sub-blocks and of the activations' chunks, the same sum `m` for minima, then
+//! `f = (d of weights * d of activations) * n + f` and `f = (-dmin * d of activations) * m + f`.
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the instruction set")]
 
 #[cfg(target_arch = "x86_64")]
@@ -17,8 +19,10 @@ mod vnni;
 use std::ops::Range;
 
 use super::Output;
-use super::activations::{Scale, TILE, Term, Tile};
+use super::activations::{ChunkScale, TILE, Term, Tile};
 use crate::formats::quants::Quants;
+use crate::formats::scaling::chunk::ChunkScaling;
+use crate::formats::scaling::superblock::SuperScaling;
 use crate::formats::{Format, GROUP, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
 use crate::packed::Part;
 use crate::{GgmlType, Isa};
@@ -34,37 +38,49 @@ pub(super) type Multiply = unsafe fn(part: &Part, groups: Range<usize>, x: Term<
 pub(super) fn kernel(isa: Isa, ggml_type: GgmlType) -> Option<Multiply> {
     Some(match ggml_type {
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => return None,
-        GgmlType::Q4_0 => of::<Q4_0>(isa),
-        GgmlType::Q4_1 => of::<Q4_1>(isa),
-        GgmlType::Q5_0 => of::<Q5_0>(isa),
-        GgmlType::Q5_1 => of::<Q5_1>(isa),
-        GgmlType::Q8_0 => of::<Q8_0>(isa),
-        GgmlType::Q2_K => of::<Q2_K>(isa),
-        GgmlType::Q3_K => of::<Q3_K>(isa),
-        GgmlType::Q4_K => of::<Q4_K>(isa),
-        GgmlType::Q5_K => of::<Q5_K>(isa),
-        GgmlType::Q6_K => of::<Q6_K>(isa),
-        GgmlType::IQ4_NL => of::<IQ4_NL>(isa),
-        GgmlType::IQ4_XS => of::<IQ4_XS>(isa),
+        GgmlType::Q4_0 => by_chunk::<Q4_0>(isa),
+        GgmlType::Q4_1 => by_chunk::<Q4_1>(isa),
+        GgmlType::Q5_0 => by_chunk::<Q5_0>(isa),
+        GgmlType::Q5_1 => by_chunk::<Q5_1>(isa),
+        GgmlType::Q8_0 => by_chunk::<Q8_0>(isa),
+        GgmlType::IQ4_NL => by_chunk::<IQ4_NL>(isa),
+        GgmlType::Q2_K => by_block::<Q2_K>(isa),
+        GgmlType::Q3_K => by_block::<Q3_K>(isa),
+        GgmlType::Q4_K => by_block::<Q4_K>(isa),
+        GgmlType::Q5_K => by_block::<Q5_K>(isa),
+        GgmlType::Q6_K => by_block::<Q6_K>(isa),
+        GgmlType::IQ4_XS => by_block::<IQ4_XS>(isa),
     })
 }
 
-fn of<F: Format>(isa: Isa) -> Multiply {
+/// The kernel of a format with scales per 32 columns.
+fn by_chunk<F: Format<Scaling: ChunkScaling>>(isa: Isa) -> Multiply {
     match isa {
-        Isa::Scalar => multiply::<F, scalar::Scalar>,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::multiply::<F>,
+        Isa::Avx2 => avx2::multiply::<F, avx2::Chunks<avx2::MultiplyAdd>>,
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => vnni::multiply::<F>,
+        Isa::AvxVnni => vnni::multiply::<F, avx2::Chunks<vnni::Vnni<vnni::Vex>>>,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => avx512::multiply::<F>,
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => multiply::<F, scalar::Scalar>,
+        Isa::Avx512Vnni => avx512::multiply::<F, avx512::Wide<avx512::Chunks>>,
+        _ => multiply::<F, scalar::Chunks>,
     }
 }
 
-/// The micro-kernel of an instruction set.
-trait MicroKernel {
+/// The kernel of a format with scales per 256 columns.
+fn by_block<F: Format<Scaling: SuperScaling>>(isa: Isa) -> Multiply {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::multiply::<F, avx2::Blocks<avx2::MultiplyAdd>>,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => vnni::multiply::<F, avx2::Blocks<vnni::Vnni<vnni::Vex>>>,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => avx512::multiply::<F, avx512::Wide<avx512::Blocks>>,
+        _ => multiply::<F, scalar::Blocks>,
+    }
+}
+
+/// The micro-kernel of an instruction set for a format.
+trait MicroKernel<F: Format> {
     /// Whether two groups go together better than one from four tokens on.
     const PAIRS: bool = false;
 
@@ -72,8 +88,8 @@ trait MicroKernel {
     /// With `STREAM`, `tile.padded` is `T` and sums stay in registers; else it is a multiple of `T`.
     ///
     /// # Safety
-    /// The instruction set must be there, and groups be of format `F` and of the tile's columns.
-    unsafe fn product<F: Format, const G: usize, const T: usize, const STREAM: bool>(
+    /// The instruction set must be there, and groups be of the format and of the tile's columns.
+    unsafe fn product<const G: usize, const T: usize, const STREAM: bool>(
         groups: [&[u8]; G],
         tile: &Tile<'_>,
         sums: &mut Sums,
@@ -89,7 +105,7 @@ struct Sums([f32; 2 * TILE * GROUP]);
 /// # Safety
 /// As of [`Multiply`].
 #[inline(always)]
-unsafe fn multiply<F: Format, K: MicroKernel>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
+unsafe fn multiply<F: Format, K: MicroKernel<F>>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
     for tile in x.tiles() {
         let groups = groups.clone();
         // SAFETY: the caller's promise.
@@ -113,7 +129,7 @@ unsafe fn multiply<F: Format, K: MicroKernel>(part: &Part, groups: Range<usize>,
 /// # Safety
 /// As of [`Multiply`].
 #[inline(always)]
-unsafe fn streams<F: Format, K: MicroKernel, const G: usize, const T: usize, const STREAM: bool>(
+unsafe fn streams<F: Format, K: MicroKernel<F>, const G: usize, const T: usize, const STREAM: bool>(
     part: &Part,
     groups: Range<usize>,
     tile: &Tile<'_>,
@@ -125,7 +141,7 @@ unsafe fn streams<F: Format, K: MicroKernel, const G: usize, const T: usize, con
         let indices: [usize; G] = std::array::from_fn(|g| groups.start + g * length + i);
         // SAFETY: the caller's promise.
         unsafe {
-            K::product::<F, G, T, STREAM>(indices.map(|index| part.unit(index)), tile, &mut sums);
+            K::product::<G, T, STREAM>(indices.map(|index| part.unit(index)), tile, &mut sums);
             for (index, sums) in indices.into_iter().zip(sums.0.chunks_exact(tile.padded * GROUP)) {
                 store(part, index, tile, sums, out);
             }
@@ -134,7 +150,7 @@ unsafe fn streams<F: Format, K: MicroKernel, const G: usize, const T: usize, con
     for index in groups.start + G * length..groups.end {
         // SAFETY: the caller's promise.
         unsafe {
-            K::product::<F, 1, T, STREAM>([part.unit(index)], tile, &mut sums);
+            K::product::<1, T, STREAM>([part.unit(index)], tile, &mut sums);
             store(part, index, tile, &sums.0, out);
         }
     }

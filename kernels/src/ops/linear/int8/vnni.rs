@@ -10,10 +10,9 @@ use std::arch::x86_64::{
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::avx2::{IntegerDot, Vectors, Weights};
-use super::{Output, Scale, Term};
+use super::avx2::{IntegerDot, Quads};
+use super::{ChunkScale, MicroKernel, Output, Term};
 use crate::formats::quants::Quants;
-use crate::formats::scaling::Scaling;
 use crate::formats::{CHUNK, Format};
 use crate::packed::Part;
 
@@ -22,9 +21,14 @@ use crate::packed::Part;
 /// # Safety
 /// As of [`super::Multiply`].
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(super) unsafe fn multiply<F: Format>(part: &Part, groups: Range<usize>, x: Term<'_>, out: Output<'_>) {
+pub(super) unsafe fn multiply<F: Format, K: MicroKernel<F>>(
+    part: &Part,
+    groups: Range<usize>,
+    x: Term<'_>,
+    out: Output<'_>,
+) {
     // SAFETY: the caller's promise.
-    unsafe { super::multiply::<F, Vectors<Vnni<Vex>>>(part, groups, x, out) }
+    unsafe { super::multiply::<F, K>(part, groups, x, out) }
 }
 
 /// An encoding of `vpdpbusd`.
@@ -39,7 +43,7 @@ pub(super) trait Encoding {
 /// AVX-512 VNNI with AVX-512 VL.
 pub(super) enum Evex {}
 /// AVX-VNNI.
-enum Vex {}
+pub(super) enum Vex {}
 
 impl Encoding for Evex {
     #[inline(always)]
@@ -63,7 +67,7 @@ pub(super) struct Vnni<E>(PhantomData<E>);
 impl<E: Encoding> IntegerDot for Vnni<E> {
     /// One factor is unsigned: signed weights get 128 added, which the sum of the activations takes away again.
     #[inline(always)]
-    unsafe fn prepare<F: Format>(mut quants: [__m256i; 8]) -> [__m256i; 8] {
+    unsafe fn prepare<F: Format>(mut quants: Quads) -> Quads {
         if F::Quants::SIGNED {
             for quants in &mut quants {
                 // SAFETY: the caller's promise.
@@ -75,12 +79,11 @@ impl<E: Encoding> IntegerDot for Vnni<E> {
 
     #[inline(always)]
     unsafe fn dot<F: Format, const G: usize, const T: usize>(
-        weights: &[Weights; G],
+        weights: &[Quads; G],
         values: *const u8,
-        activations: *const Scale,
-        sub: usize,
+        activations: *const ChunkScale,
+        vectors: Range<usize>,
     ) -> [[__m256i; T]; G] {
-        let vectors = 8 / F::Scaling::SUB;
         // SAFETY: the caller's promise.
         unsafe {
             let mut totals = [[_mm256_setzero_si256(); T]; G];
@@ -92,11 +95,11 @@ impl<E: Encoding> IntegerDot for Vnni<E> {
                     }
                 }
             }
-            for v in sub * vectors..(sub + 1) * vectors {
+            for v in vectors {
                 for t in 0..T {
                     let x = _mm256_set1_epi32(values.add(t * CHUNK + v * 4).cast::<i32>().read_unaligned());
                     for g in 0..G {
-                        totals[g][t] = E::add_products(totals[g][t], weights[g].quants[v], x);
+                        totals[g][t] = E::add_products(totals[g][t], weights[g][v], x);
                     }
                 }
             }

@@ -18,7 +18,7 @@ use super::Input;
 use quantise::{Chunks, Numbers};
 
 /// Tokens of a tile at most.
-pub(super) const TILE: usize = 64;
+pub(super) const TILE: usize = 32;
 
 /// What belongs to 32 int8 values of a token.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,13 +3,13 @@
 #![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm_cvtsi32_si128, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sll_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi32,
+    __m256, __m256i, _mm_cvtsi32_si128, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_madd_epi16,
+    _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_sll_epi32, _mm256_sub_epi32,
 };
 use std::marker::PhantomData;
 
-use super::{IntegerDot, Quads, load, pairs};
+use super::{IntegerDot, Quads, load, load_tile, pairs, store_tile};
 use crate::formats::quants::Quants;
 use crate::formats::scaling::Scaling;
 use crate::formats::scaling::superblock::SuperScaling;
@@ -19,10 +19,6 @@ use crate::ops::linear::int8::{MicroKernel, Sums, Tile};
 
 /// The micro-kernel.
 pub(in crate::ops::linear::int8) struct Blocks<D>(PhantomData<D>);
-
-/// Integer sums of two row groups for a tile over some chunks of a block.
-#[repr(align(64))]
-struct Totals([i32; 2 * TILE * GROUP]);
 
 /// A chunk of `G` groups.
 struct Weights<const G: usize> {
@@ -41,11 +37,12 @@ impl<F: Format<Scaling: SuperScaling>, D: IntegerDot> MicroKernel<F> for Blocks<
         let padded = tile.padded;
         debug_assert!(G * padded * GROUP <= sums.0.len() && padded.is_multiple_of(T));
         debug_assert!(!STREAM || padded == T);
-        let sums = sums.0.as_mut_ptr();
+        let vectors = sums.0.as_mut_ptr().cast::<__m256>();
         // SAFETY: groups and tiles have the same columns; sums and totals hold `G * padded` vectors as asserted.
         unsafe {
-            std::slice::from_raw_parts_mut(sums, G * padded * GROUP).fill(0.0);
-            let mut totals = Totals([0; 2 * TILE * GROUP]);
+            sums.0[..G * padded * GROUP].fill(0.0);
+            // Integer sums over the chunks of a block so far.
+            let mut totals = [_mm256_setzero_si256(); 2 * TILE];
             let mut kept = [[_mm256_setzero_ps(); T]; G];
             for block in 0..groups[0].len() / F::BLOCK_BYTES {
                 let blocks = groups.map(|group| group.as_ptr().add(block * F::BLOCK_BYTES));
@@ -59,48 +56,25 @@ impl<F: Format<Scaling: SuperScaling>, D: IntegerDot> MicroKernel<F> for Blocks<
                     finish::<F, G, T>(blocks, activations, &running, &mut kept);
                     continue;
                 }
-                let totals = &mut totals.0[..G * padded * GROUP];
-                totals.fill(0);
+                totals[..G * padded].fill(_mm256_setzero_si256());
                 let totals = totals.as_mut_ptr();
                 for c in 0..SUPER {
                     let weights = weights::<F, D, G, STREAM>(blocks, c);
                     for token in (0..padded).step_by(T) {
-                        let at = |g: usize, t: usize| (g * padded + token + t) * GROUP;
-                        for g in 0..G {
-                            for t in 0..T {
-                                running[g][t] = _mm256_loadu_si256(totals.add(at(g, t)).cast());
-                            }
-                        }
+                        running = load_tile(totals, padded, token);
                         add::<F, D, G, T>(&weights, tile, block, c, token, &mut running);
-                        for g in 0..G {
-                            for t in 0..T {
-                                _mm256_storeu_si256(totals.add(at(g, t)).cast(), running[g][t]);
-                            }
-                        }
+                        store_tile(totals, padded, token, &running);
                     }
                 }
                 for token in (0..padded).step_by(T) {
-                    let at = |g: usize, t: usize| (g * padded + token + t) * GROUP;
-                    for g in 0..G {
-                        for t in 0..T {
-                            running[g][t] = _mm256_loadu_si256(totals.add(at(g, t)).cast());
-                            kept[g][t] = _mm256_loadu_ps(sums.add(at(g, t)));
-                        }
-                    }
+                    running = load_tile(totals, padded, token);
+                    kept = load_tile(vectors, padded, token);
                     finish::<F, G, T>(blocks, activations.add(token), &running, &mut kept);
-                    for g in 0..G {
-                        for t in 0..T {
-                            _mm256_storeu_ps(sums.add(at(g, t)), kept[g][t]);
-                        }
-                    }
+                    store_tile(vectors, padded, token, &kept);
                 }
             }
             if STREAM {
-                for g in 0..G {
-                    for t in 0..T {
-                        _mm256_storeu_ps(sums.add((g * T + t) * GROUP), kept[g][t]);
-                    }
-                }
+                store_tile(vectors, padded, 0, &kept);
             }
         }
     }

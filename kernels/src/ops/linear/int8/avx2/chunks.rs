@@ -3,12 +3,11 @@
 #![expect(clippy::needless_range_loop, reason = "register tiles are indexed by group and token")]
 
 use std::arch::x86_64::{
-    __m256, _mm256_broadcast_ss, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mul_ps,
-    _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, _mm256_broadcast_ss, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_setzero_ps,
 };
 use std::marker::PhantomData;
 
-use super::{IntegerDot, Quads, load};
+use super::{IntegerDot, Quads, load, load_tile, store_tile};
 use crate::formats::scaling::Scaling;
 use crate::formats::scaling::chunk::ChunkScaling;
 use crate::formats::{CHUNK, Format, GROUP};
@@ -34,12 +33,12 @@ impl<F: Format<Scaling: ChunkScaling>, D: IntegerDot> MicroKernel<F> for Chunks<
         let padded = tile.padded;
         debug_assert!(G * padded * GROUP <= sums.0.len() && padded.is_multiple_of(T));
         debug_assert!(!STREAM || padded == T);
-        let sums = sums.0.as_mut_ptr();
+        let vectors = sums.0.as_mut_ptr().cast::<__m256>();
         // SAFETY: groups and tiles have the same columns; sums hold `G * padded` vectors as asserted.
         unsafe {
             let mut kept = [[_mm256_setzero_ps(); T]; G];
             if !STREAM {
-                std::slice::from_raw_parts_mut(sums, G * padded * GROUP).fill(0.0);
+                sums.0[..G * padded * GROUP].fill(0.0);
             }
             for chunk in 0..groups[0].len() / F::BLOCK_BYTES {
                 let blocks = groups.map(|group| group.as_ptr().add(chunk * F::BLOCK_BYTES));
@@ -56,26 +55,13 @@ impl<F: Format<Scaling: ChunkScaling>, D: IntegerDot> MicroKernel<F> for Chunks<
                     continue;
                 }
                 for token in (0..padded).step_by(T) {
-                    let at = |g: usize, t: usize| sums.add((g * padded + token + t) * GROUP);
-                    for g in 0..G {
-                        for t in 0..T {
-                            kept[g][t] = _mm256_loadu_ps(at(g, t));
-                        }
-                    }
+                    kept = load_tile(vectors, padded, token);
                     add::<F, D, G, T>(&weights, values.add(token * CHUNK), scales.add(token), &mut kept);
-                    for g in 0..G {
-                        for t in 0..T {
-                            _mm256_storeu_ps(at(g, t), kept[g][t]);
-                        }
-                    }
+                    store_tile(vectors, padded, token, &kept);
                 }
             }
             if STREAM {
-                for g in 0..G {
-                    for t in 0..T {
-                        _mm256_storeu_ps(sums.add((g * T + t) * GROUP), kept[g][t]);
-                    }
-                }
+                store_tile(vectors, padded, 0, &kept);
             }
         }
     }

@@ -130,6 +130,47 @@ pub(super) unsafe fn load<F: Format, D: IntegerDot, const G: usize, const AHEAD:
     }
 }
 
+/// Vectors of `G` groups and `T` tokens from `token` on, in memory as `[group][token: padded]`.
+///
+/// # Safety
+/// AVX2; the vectors are readable.
+#[inline(always)]
+unsafe fn load_tile<V: Copy, const G: usize, const T: usize>(
+    vectors: *const V,
+    padded: usize,
+    token: usize,
+) -> [[V; T]; G] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut tile = [[vectors.add(token).read_unaligned(); T]; G];
+        for g in 0..G {
+            for t in 0..T {
+                tile[g][t] = vectors.add(g * padded + token + t).read_unaligned();
+            }
+        }
+        tile
+    }
+}
+
+/// Puts them back.
+///
+/// # Safety
+/// AVX2; the vectors are writable.
+#[inline(always)]
+unsafe fn store_tile<V: Copy, const G: usize, const T: usize>(
+    vectors: *mut V,
+    padded: usize,
+    token: usize,
+    tile: &[[V; T]; G],
+) {
+    for g in 0..G {
+        for t in 0..T {
+            // SAFETY: the caller's promise.
+            unsafe { vectors.add(g * padded + token + t).write_unaligned(tile[g][t]) };
+        }
+    }
+}
+
 /// Signed bytes of two sub-blocks of 8 rows as pairs of 16 bits.
 ///
 /// # Safety

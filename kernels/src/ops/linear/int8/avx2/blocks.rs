@@ -8,6 +8,7 @@ use std::arch::x86_64::{
     _mm256_sll_epi32, _mm256_sub_epi32,
 };
 use std::marker::PhantomData;
+use std::ptr;
 
 use super::{IntegerDot, Quads, load, load_tile, pairs, store_tile};
 use crate::formats::quants::Quants;
@@ -37,10 +38,10 @@ impl<F: Format<Scaling: SuperScaling>, D: IntegerDot> MicroKernel<F> for Blocks<
         let padded = tile.padded;
         debug_assert!(G * padded * GROUP <= sums.0.len() && padded.is_multiple_of(T));
         debug_assert!(!STREAM || padded == T);
-        let vectors = sums.0.as_mut_ptr().cast::<__m256>();
+        sums.0[..G * padded * GROUP].fill(0.0);
+        let vectors = ptr::from_mut(sums).cast::<__m256>();
         // SAFETY: groups and tiles have the same columns; sums and totals hold `G * padded` vectors as asserted.
         unsafe {
-            sums.0[..G * padded * GROUP].fill(0.0);
             // Integer sums over the chunks of a block so far.
             let mut totals = [_mm256_setzero_si256(); 2 * TILE];
             let mut kept = [[_mm256_setzero_ps(); T]; G];

@@ -6,6 +6,7 @@ use std::arch::x86_64::{
     __m256, _mm256_broadcast_ss, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_setzero_ps,
 };
 use std::marker::PhantomData;
+use std::ptr;
 
 use super::{IntegerDot, Quads, load, load_tile, store_tile};
 use crate::formats::scaling::Scaling;
@@ -33,13 +34,11 @@ impl<F: Format<Scaling: ChunkScaling>, D: IntegerDot> MicroKernel<F> for Chunks<
         let padded = tile.padded;
         debug_assert!(G * padded * GROUP <= sums.0.len() && padded.is_multiple_of(T));
         debug_assert!(!STREAM || padded == T);
-        let vectors = sums.0.as_mut_ptr().cast::<__m256>();
+        sums.0[..G * padded * GROUP].fill(0.0);
+        let vectors = ptr::from_mut(sums).cast::<__m256>();
         // SAFETY: groups and tiles have the same columns; sums hold `G * padded` vectors as asserted.
         unsafe {
             let mut kept = [[_mm256_setzero_ps(); T]; G];
-            if !STREAM {
-                sums.0[..G * padded * GROUP].fill(0.0);
-            }
             for chunk in 0..groups[0].len() / F::BLOCK_BYTES {
                 let blocks = groups.map(|group| group.as_ptr().add(chunk * F::BLOCK_BYTES));
                 let quants = load::<F, D, G, STREAM>(blocks, 0);

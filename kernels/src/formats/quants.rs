@@ -20,8 +20,6 @@ pub(crate) trait Quants: 'static {
     const MAX: usize;
     /// Whether values are two's complement bytes, and not unsigned.
     const SIGNED: bool = false;
-    /// Bit planes that have to be put together.
-    const PLANES: usize = 1;
     /// How many vectors' products with int8 may be added in 16 bits: `RUN * 2 * MAX * 127 <= 32767`.
     const RUN: usize = if 8 * 2 * Self::MAX * 127 <= 32767 { 8 } else { 32767 / (2 * Self::MAX * 127) };
 
@@ -237,7 +235,6 @@ impl<const AT: usize> Quants for Bit<AT> {
 impl<A: Quants, B: Quants> Quants for Both<A, B> {
     const BYTES: usize = A::BYTES + B::BYTES;
     const MAX: usize = A::MAX + B::MAX;
-    const PLANES: usize = A::PLANES + B::PLANES;
 
     #[inline]
     fn put(chunk: &mut [u8], row: usize, quants: &[u8; CHUNK]) {

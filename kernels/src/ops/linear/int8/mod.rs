@@ -20,7 +20,6 @@ use std::ops::Range;
 
 use super::Output;
 use super::activations::{ChunkScale, TILE, Term, Tile};
-use crate::formats::quants::Quants;
 use crate::formats::scaling::chunk::ChunkScaling;
 use crate::formats::scaling::superblock::SuperScaling;
 use crate::formats::{Format, GROUP, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
@@ -111,7 +110,6 @@ unsafe fn multiply<F: Format, K: MicroKernel<F>>(part: &Part, groups: Range<usiz
         // SAFETY: the caller's promise.
         unsafe {
             match tile.padded {
-                1 if F::Quants::PLANES == 1 => streams::<F, K, 4, 1, true>(part, groups, &tile, out),
                 1 => streams::<F, K, 2, 1, true>(part, groups, &tile, out),
                 2 => streams::<F, K, 2, 2, true>(part, groups, &tile, out),
                 4 if K::PAIRS => streams::<F, K, 2, 4, true>(part, groups, &tile, out),

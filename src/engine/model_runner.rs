@@ -2,7 +2,6 @@
 //! the model's rows, and its logits into tokens. Owns the encoder, too. Must not know who waits or why a sequence runs.
 
 use std::{
-    ops::Range,
     panic::{self, AssertUnwindSafe},
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -163,8 +162,10 @@ impl ModelRunner {
         let outcome = match task.kind {
             TaskKind::Sample { num_rows } => {
                 let rows = task.first_row..task.first_row + num_rows;
+                let drafts = self.forward.logit_rows[rows.clone()].iter().skip(1);
+                let drafts = drafts.map(|&row| self.forward.token_ids[row as usize]);
                 let mut sampler = sequence.sampler.lock().unwrap_or_else(PoisonError::into_inner);
-                self.sample(&mut sampler, rows, row, &mut scratch).map(Outcome::Tokens)
+                sampler.sample_run(rows.map(row), drafts, &mut scratch).map(Outcome::Tokens)
             }
             TaskKind::PromptLogprob { token } => {
                 prompt_logprob(row(task.first_row), token, sequence.prompt_alternatives, &mut scratch)
@@ -173,33 +174,6 @@ impl ModelRunner {
         };
         lock().push(scratch);
         outcome
-    }
-
-    /// The tokens of these rows of logits, up to the first that is not the one drafted behind its row.
-    fn sample<'a>(
-        &self,
-        sampler: &mut SamplerState,
-        rows: Range<usize>,
-        logits: impl Fn(usize) -> &'a [f32],
-        scratch: &mut Scratch,
-    ) -> Result<Vec<SampledToken>, NotFinite> {
-        let mut tokens = Vec::with_capacity(1);
-        for row in rows.clone() {
-            let token = match sampler.sample(logits(row), scratch) {
-                Ok(token) => token,
-                // What was sampled before it holds. The next step comes here again.
-                Err(NotFinite) if row > rows.start => break,
-                Err(NotFinite) => return Err(NotFinite),
-            };
-            let id = token.id;
-            sampler.push(id);
-            tokens.push(token);
-            let drafted = self.forward.logit_rows.get(row + 1).filter(|_| row + 1 < rows.end);
-            if drafted.is_none_or(|&row| self.forward.token_ids[row as usize] != id) {
-                break;
-            }
-        }
-        Ok(tokens)
     }
 }
 

@@ -82,6 +82,35 @@ impl SamplerState {
         }
     }
 
+    /// The tokens of `rows`, each [pushed](Self::push), up to the first that is not the next of `drafts`: every row but
+    /// the first was computed as if the draft before it had been sampled.
+    ///
+    /// # Errors
+    /// When the first row is not finite. Another that is not ends the run before it; a later step comes to it again.
+    pub fn sample_run<'a>(
+        &mut self,
+        rows: impl IntoIterator<Item = &'a [f32]>,
+        drafts: impl IntoIterator<Item = u32>,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<SampledToken>, NotFinite> {
+        let mut tokens = Vec::with_capacity(1);
+        let mut drafts = drafts.into_iter();
+        for row in rows {
+            let token = match self.sample(row, scratch) {
+                Ok(token) => token,
+                Err(NotFinite) if tokens.is_empty() => return Err(NotFinite),
+                Err(NotFinite) => break,
+            };
+            let id = token.id;
+            self.push(id);
+            tokens.push(token);
+            if drafts.next() != Some(id) {
+                break;
+            }
+        }
+        Ok(tokens)
+    }
+
     fn choose(&self, logits: &[f32], max: f32, scratch: &mut Scratch) -> u32 {
         let params = &self.spec.params;
         if params.temperature < COLDEST || params.top_k == 1 {

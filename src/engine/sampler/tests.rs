@@ -233,6 +233,37 @@ fn what_is_not_finite_is_an_error_whatever_the_parameters() {
     assert!(prompt_logprob(&[f32::NAN], 0, 0, &mut Scratch::default()).is_err());
 }
 
+/// The run of a greedy sampler over rows that favour tokens 1, 2 and 0.
+fn run(params: SamplingParams, rows: [[f32; 3]; 3], drafts: &[u32]) -> (Result<Vec<u32>, NotFinite>, SamplerState) {
+    let mut state = state(SamplingParams { temperature: 0.0, ..params });
+    let rows = rows.iter().map(|row| &row[..]);
+    let tokens = state.sample_run(rows, drafts.iter().copied(), &mut Scratch::default());
+    (tokens.map(|tokens| tokens.iter().map(|token| token.id).collect()), state)
+}
+
+#[test]
+fn a_run_goes_on_while_its_drafts_are_right() {
+    const ROWS: [[f32; 3]; 3] = [[0.0, 1.0, 0.5], [0.0, 0.5, 1.0], [1.0, 0.0, 0.5]];
+    for (drafts, expected) in [(vec![1, 2], vec![1, 2, 0]), (vec![1, 1], vec![1, 2]), (vec![2, 2], vec![1])] {
+        let (tokens, state) = run(params(), ROWS, &drafts);
+        assert_eq!((tokens, state.num_generated), (Ok(expected.clone()), expected.len()), "{drafts:?}");
+    }
+    assert_eq!(run(params(), ROWS, &[]).0, Ok(vec![1]));
+    let mut spoilt = ROWS;
+    spoilt[1][0] = f32::NAN;
+    assert_eq!(run(params(), spoilt, &[1, 2]).0, Ok(vec![1]));
+    assert_eq!(run(params(), spoilt, &[2, 2]).0, Ok(vec![1]));
+    spoilt[0][0] = f32::NAN;
+    assert_eq!(run(params(), spoilt, &[1, 2]).0, Err(NotFinite));
+}
+
+#[test]
+fn a_run_sees_the_tokens_before_it() {
+    let rows = [[0.0, 1.0, 0.5], [0.0, 1.0, 0.5], [0.1, 1.0, 0.5]];
+    let once = SamplingParams { frequency_penalty: 2.0, ..params() };
+    assert_eq!(run(once, rows, &[1, 2]).0, Ok(vec![1, 2, 0]));
+}
+
 #[test]
 fn extreme_parameters_choose_something() {
     let row: Vec<f32> = (0..300).map(|i| (i % 17) as f32).collect();

@@ -102,9 +102,8 @@ fn while_prompts_are_read_nothing_is_drafted() {
         Simulation::with_mock(EngineOptions { max_sequences: 2, max_tokens_per_step: 64, ..options() }, quoting());
     let stream = simulation.submit(request(1, prompt(1, 100), 1500));
     simulation.run_until(|simulation| simulation.scheduler.stats().drafted_tokens > 100);
-    let long = simulation.submit(request(2, prompt(2, 2000), 1));
-    simulation.step();
     let before = simulation.scheduler.stats();
+    let long = simulation.submit(request(2, prompt(2, 2000), 1));
     simulation.run_until(|simulation| simulation.clients[long].end.is_some());
     assert_eq!(simulation.scheduler.stats().drafted_tokens, before.drafted_tokens);
     assert!(simulation.scheduler.stats().steps > before.steps + 20);

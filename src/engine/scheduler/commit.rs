@@ -56,9 +56,11 @@ impl Scheduler {
         let sequence = self.slots[step.slot].as_mut()?;
         let mut reason = None;
         for token in tokens {
-            debug_assert!(reason.is_none(), "no draft ends an answer, so only the last token does");
             self.stats.generation_tokens += 1;
             reason = sequence.append(token);
+            if reason.is_some() {
+                break;
+            }
         }
         // Every token that was sampled behind a draft says that the draft was right.
         let (num_drafts, num_accepted) = (step.logits.num_drafts(), num_sampled.saturating_sub(1));

@@ -1,11 +1,12 @@
 //! Drafts: what they save, what they may not disturb, and when there are none.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::simulation::{End, Simulation, VOCAB, options, prompt, request};
 use crate::engine::{
     EngineError, EngineOptions, EngineRequest, EngineStats, FinishReason, MockExecutor, MockOptions, StepCost,
+    batch::{SampledToken, SequenceOutput, StepBatch, StepOutput},
     scheduler::fair_queue,
 };
 
@@ -137,6 +138,27 @@ fn answers_end_where_they_should() {
         assert_eq!(tokens, text[..stop]);
         assert!(matches!(end, End::Finished(FinishReason::Stop, usage) if usage.completion_tokens == stop + 1));
         assert_eq!(stats.generation_tokens as usize, stop + 1);
+    }
+}
+
+#[test]
+fn what_an_executor_samples_behind_the_end_is_not_told() {
+    for (max_tokens, stop, told, reason) in [(5, vec![7], 0, FinishReason::Stop), (1, vec![], 1, FinishReason::Length)]
+    {
+        let mut simulation = Simulation::new(options());
+        simulation.submit(EngineRequest { stop_token_ids: stop, ..request(1, prompt(1, 10), max_tokens) });
+        let mut batch = StepBatch::default();
+        simulation.scheduler.schedule(Instant::now(), &mut batch);
+        let output = StepOutput {
+            sequences: vec![SequenceOutput::Tokens(2)],
+            tokens: [7, 8].map(|id| SampledToken { id, logprob: None }).to_vec(),
+            prompt_logprobs: Vec::new(),
+        };
+        simulation.scheduler.commit(&batch, output, Duration::from_millis(1), Instant::now());
+        simulation.run();
+        let client = &simulation.clients[0];
+        assert_eq!(client.tokens, [7][..told]);
+        assert!(matches!(client.end, Some(End::Finished(end, usage)) if (end, usage.completion_tokens) == (reason, 1)));
     }
 }
 

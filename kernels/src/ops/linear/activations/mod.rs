@@ -130,12 +130,16 @@ impl<'a> Quantised<'a> {
         let step =
             if weight.parts().iter().any(|part| part.ggml_type.block_len() == SUPER * CHUNK) { SUPER } else { 1 };
         let [first, residual] = buffers;
-        let first_places = first.places(tokens * chunks, step);
-        let residual_places = weight.is_precise().then(|| residual.places(tokens * chunks, step));
-        let quantise = kernel(compute.isa(), step);
+        let job = Job {
+            isa: compute.isa(),
+            x,
+            first: first.places(tokens * chunks, step),
+            residual: weight.is_precise().then(|| residual.places(tokens * chunks, step)),
+        };
+        let quantise = kernel(job.isa, step);
         let fill = |row: &mut Buffer, token: usize| {
             // SAFETY: the handle's instruction set was detected, and every token is of one task.
-            unsafe { quantise(compute.isa(), x, token, row, first_places, residual_places) };
+            unsafe { quantise(&job, token, row) };
         };
         if x.values.len() < MIN_PARALLEL {
             compute.with_scratch(|row| (0..tokens).for_each(|token| fill(row, token)));
@@ -220,11 +224,19 @@ impl TermBuffer {
     }
 }
 
+/// What is quantised, and where to.
+struct Job<'a> {
+    isa: Isa,
+    x: Input<'a>,
+    first: Places<'a>,
+    residual: Option<Places<'a>>,
+}
+
 /// Writes all chunks of one token into its tile of both terms; a token beyond the last is padding.
 ///
 /// # Safety
-/// The instruction set that the kernel was asked for must be there, and no other thread have the token.
-type QuantiseToken = unsafe fn(Isa, Input<'_>, usize, &mut Buffer, Places<'_>, Option<Places<'_>>);
+/// The job's instruction set must be there, and no other thread have the token.
+type QuantiseToken = unsafe fn(&Job<'_>, usize, &mut Buffer);
 
 /// The kernel for chunks of which `step` share what is decided about scales.
 fn kernel(isa: Isa, step: usize) -> QuantiseToken {
@@ -242,30 +254,17 @@ fn kernel(isa: Isa, step: usize) -> QuantiseToken {
 /// As of [`QuantiseToken`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn quantise_token_avx2<const N: usize>(
-    isa: Isa,
-    x: Input<'_>,
-    token: usize,
-    row: &mut Buffer,
-    first: Places<'_>,
-    residual: Option<Places<'_>>,
-) {
+unsafe fn quantise_token_avx2<const N: usize>(job: &Job<'_>, token: usize, row: &mut Buffer) {
     // SAFETY: the caller's promise.
-    unsafe { quantise_token::<quantise::avx2::Avx2, N>(isa, x, token, row, first, residual) }
+    unsafe { quantise_token::<quantise::avx2::Avx2, N>(job, token, row) }
 }
 
 /// # Safety
 /// As of [`QuantiseToken`].
 #[inline(always)]
-unsafe fn quantise_token<I: Numbers, const N: usize>(
-    isa: Isa,
-    x: Input<'_>,
-    token: usize,
-    row: &mut Buffer,
-    first: Places<'_>,
-    residual: Option<Places<'_>>,
-) {
+unsafe fn quantise_token<I: Numbers, const N: usize>(job: &Job<'_>, token: usize, row: &mut Buffer) {
     const ZEROS: [f32; SUPER * CHUNK] = [0.0; SUPER * CHUNK];
+    let Job { isa, x, first, residual } = *job;
     let (tile, index) = (token / TILE * TILE, token % TILE);
     let (padded, chunks) = (padded(TILE.min(x.num_tokens() - tile)), x.columns / CHUNK);
     let row = (token < x.num_tokens()).then(|| x.row(isa, token, row));

@@ -124,60 +124,28 @@ mod peak {
         loops
     }
 
-    #[target_feature(enable = "avx2")]
-    fn maddubs() {
-        let (mut chains, x) = (black_box([_mm256_set1_epi8(1); CHAINS]), black_box(_mm256_set1_epi8(1)));
-        for _ in 0..ROUNDS {
-            for chain in &mut chains {
-                *chain = _mm256_maddubs_epi16(*chain, x);
+    /// A loop of nothing but `$next`, given the number that a chain has come to and one that never changes.
+    macro_rules! peak {
+        ($name:ident, $features:literal, $start:expr, |$chain:ident, $x:ident| $next:expr) => {
+            #[target_feature(enable = $features)]
+            fn $name() {
+                let (mut chains, $x) = (black_box([$start; CHAINS]), black_box($start));
+                for _ in 0..ROUNDS {
+                    for chain in &mut chains {
+                        let $chain = *chain;
+                        *chain = $next;
+                    }
+                }
+                black_box(chains);
             }
-        }
-        black_box(chains);
+        };
     }
 
-    #[target_feature(enable = "avx2,avxvnni")]
-    fn dpbusd() {
-        let (mut chains, x) = (black_box([_mm256_set1_epi8(1); CHAINS]), black_box(_mm256_set1_epi8(1)));
-        for _ in 0..ROUNDS {
-            for chain in &mut chains {
-                *chain = _mm256_dpbusd_avx_epi32(*chain, x, x);
-            }
-        }
-        black_box(chains);
-    }
-
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    fn dpbusd_512() {
-        let (mut chains, x) = (black_box([_mm512_set1_epi8(1); CHAINS]), black_box(_mm512_set1_epi8(1)));
-        for _ in 0..ROUNDS {
-            for chain in &mut chains {
-                *chain = _mm512_dpbusd_epi32(*chain, x, x);
-            }
-        }
-        black_box(chains);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    fn fma() {
-        let (mut chains, x) = (black_box([_mm256_set1_ps(1.0); CHAINS]), black_box(_mm256_set1_ps(0.5)));
-        for _ in 0..ROUNDS {
-            for chain in &mut chains {
-                *chain = _mm256_fmadd_ps(*chain, x, x);
-            }
-        }
-        black_box(chains);
-    }
-
-    #[target_feature(enable = "avx512f")]
-    fn fma_512() {
-        let (mut chains, x) = (black_box([_mm512_set1_ps(1.0); CHAINS]), black_box(_mm512_set1_ps(0.5)));
-        for _ in 0..ROUNDS {
-            for chain in &mut chains {
-                *chain = _mm512_fmadd_ps(*chain, x, x);
-            }
-        }
-        black_box(chains);
-    }
+    peak!(maddubs, "avx2", _mm256_set1_epi8(1), |chain, x| _mm256_maddubs_epi16(chain, x));
+    peak!(dpbusd, "avx2,avxvnni", _mm256_set1_epi8(1), |chain, x| _mm256_dpbusd_avx_epi32(chain, x, x));
+    peak!(dpbusd_512, "avx512f,avx512vnni", _mm512_set1_epi8(1), |chain, x| _mm512_dpbusd_epi32(chain, x, x));
+    peak!(fma, "avx2,fma", _mm256_set1_ps(0.5), |chain, x| _mm256_fmadd_ps(chain, x, x));
+    peak!(fma_512, "avx512f", _mm512_set1_ps(0.5), |chain, x| _mm512_fmadd_ps(chain, x, x));
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -95,7 +95,7 @@ trait MicroKernel<F: Format> {
     );
 }
 
-/// Sums of two row groups for a tile, or of four for one token.
+/// Sums of two row groups for a tile.
 #[repr(align(64))]
 struct Sums([f32; 2 * TILE * GROUP]);
 

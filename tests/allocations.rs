@@ -96,6 +96,7 @@ fn a_decode_step_allocates_nothing_of_size() {
         slot,
         first_position,
         num_tokens,
+        is_pending: false,
         num_new_blocks,
         logits: LogitRows::Last(1),
     };

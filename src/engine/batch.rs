@@ -2,6 +2,7 @@
 //!
 //! A running sequence is known to the executor by its slot, a small number that is its own until it is listed in
 //! `ended`. Tokens and blocks are sent once, when they are new: a step's size does not grow with what was generated.
+//! Where steps overlap, a row's token may be one that the step before it samples: it is never sent at all.
 
 use std::sync::Arc;
 
@@ -61,6 +62,10 @@ impl LogitRows {
     }
 }
 
+/// Stands in [`StepBatch::token_ids`] for a token that only the executor knows. Of every vocabulary, so that a kernel
+/// which reads it before it is replaced stays inside its table.
+pub const PENDING_TOKEN: u32 = 0;
+
 /// One sequence's part of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SequenceStep {
@@ -70,10 +75,25 @@ pub struct SequenceStep {
     pub first_position: usize,
     /// Its rows of the step, drafts included.
     pub num_tokens: usize,
+    /// The token of its one row is the one that its slot's latest step samples, which was submitted and is not yet
+    /// collected: the executor takes it from its own memory, [`PENDING_TOKEN`] stands in its place.
+    ///
+    /// Invariant: `num_tokens` is 1, and that step samples from exactly one row of the slot. If it turns out to have
+    /// sampled nothing, because its logits were not finite or because it failed, then nobody looks at what this row
+    /// brings; it may have any token, and must not make its own step fail.
+    pub is_pending: bool,
     /// Blocks that its table grew by.
     pub num_new_blocks: usize,
     /// Logits that are wanted.
     pub logits: LogitRows,
+}
+
+impl SequenceStep {
+    /// Log-probabilities of prompt tokens that it brings: one of the token after each row, and the prompt's last has none
+    /// after it.
+    pub fn num_prompt_logprobs(&self) -> usize {
+        if let LogitRows::All { sample } = self.logits { self.num_tokens - usize::from(sample) } else { 0 }
+    }
 }
 
 /// One step. The sequences' tokens and new blocks lie one after the other in the order of `sequences`.
@@ -81,10 +101,12 @@ pub struct SequenceStep {
 /// Drafts are tokens that the sequence may turn out to have. A draft's row is sampled from if it is the token that was
 /// sampled from the row before; what the rows behind the first wrong one write into the KV cache is written again later.
 ///
-/// Invariant: KV exists for all positions of a sequence before its `first_position`.
+/// Invariant: when a step begins on the device, after all those submitted before it, KV exists for all positions of a
+/// sequence before its `first_position`.
 #[derive(Debug, Clone, Default)]
 pub struct StepBatch {
-    /// Slots whose sequences are gone; to be forgotten before `started` is read.
+    /// Slots whose sequences are gone; to be forgotten before `started` is read. Every step with a row of them has been
+    /// collected: what an executor keeps by slot is needed by no step in flight.
     pub ended: Vec<usize>,
     /// Sequences new in this step; each has an entry in `sequences`.
     pub started: Vec<SequenceStart>,

@@ -1,5 +1,8 @@
-//! The step loop of the engine thread: schedule, execute, commit, encode. Owns scheduler, queue of the encoder and executor;
-//! hears the world through one channel, and sleeps on it when there is nothing to do.
+//! The step loop of the engine thread: schedule, submit, collect, commit, encode. Owns scheduler, steps in flight, queue of
+//! the encoder and executor; hears the world through one channel, and sleeps on it when there is nothing to do.
+//!
+//! Where the executor takes two steps, the next one is scheduled and submitted before the last one is collected, and
+//! everything that the host does for either is done while the device computes the other.
 
 use std::{
     sync::{
@@ -12,9 +15,9 @@ use std::{
 use super::{
     EngineError, EngineOptions, Executor,
     admission::Admission,
-    batch::StepBatch,
     encoding::EncodeQueue,
     handle::{Command, Shared},
+    pipeline::{CollectedStep, Pipeline},
     scheduler::Scheduler,
 };
 
@@ -26,75 +29,111 @@ enum Mode {
     Stopping,
 }
 
+struct StepLoop<E: Executor> {
+    scheduler: Scheduler,
+    encodings: EncodeQueue,
+    pipeline: Pipeline<E::Ticket>,
+    executor: E,
+}
+
 /// Runs until told to end, or until every handle is gone and all requests have ended.
 ///
 /// # Panics
 /// When the bookkeeping contradicts itself: going on would give one request another's tokens.
 pub(super) fn run<E: Executor>(
-    mut executor: E,
+    executor: E,
     options: EngineOptions,
     inbox: &Receiver<Command>,
     admission: &Arc<Admission>,
     shared: &Shared,
 ) {
-    let mut scheduler = Scheduler::new(options);
-    let mut encodings = EncodeQueue::default();
-    let mut batch = StepBatch::default();
+    let mut engine = StepLoop {
+        scheduler: Scheduler::new(options),
+        encodings: EncodeQueue::default(),
+        pipeline: Pipeline::new(executor.max_steps_in_flight()),
+        executor,
+    };
     let mut mode = Mode::Running;
     loop {
-        mode = receive(&mut scheduler, &mut encodings, inbox, mode);
+        mode = engine.receive(inbox, mode);
         if mode == Mode::Stopping {
-            scheduler.fail_all(&EngineError::Stopped);
-            encodings.clear();
+            engine.scheduler.fail_all(&EngineError::Stopped);
+            engine.encodings.clear();
         }
-        if mode != Mode::Running && scheduler.is_idle() && encodings.is_empty() {
-            shared.publish(scheduler.stats());
+        if mode != Mode::Running && engine.is_idle() {
+            shared.publish(engine.scheduler.stats());
             return;
         }
-        step(&mut scheduler, &mut executor, &mut batch);
-        encodings.step(&mut executor);
-        admission.set_start_interval(scheduler.start_interval());
-        shared.publish(scheduler.stats());
+        engine.step();
+        engine.encodings.step(&mut engine.executor);
+        admission.set_start_interval(engine.scheduler.start_interval());
+        shared.publish(engine.scheduler.stats());
     }
 }
 
-/// Takes everything that has arrived; waits for something when there is nothing to do.
-fn receive(scheduler: &mut Scheduler, encodings: &mut EncodeQueue, inbox: &Receiver<Command>, mut mode: Mode) -> Mode {
-    while mode != Mode::Stopping {
-        let command = if scheduler.is_idle() && encodings.is_empty() && mode == Mode::Running {
-            scheduler.check_integrity().unwrap_or_else(|error| panic!("the engine's books do not balance: {error}"));
-            inbox.recv().map_err(|_| TryRecvError::Disconnected)
-        } else {
-            inbox.try_recv()
-        };
-        match command {
-            Ok(Command::Submit(submission)) => scheduler.add(*submission),
-            Ok(Command::TakeOver { request, standing }) => scheduler.take_over(request, standing),
-            Ok(Command::Encode(encoding)) => encodings.add(encoding),
-            Ok(Command::Drain) | Err(TryRecvError::Disconnected) if mode == Mode::Running => mode = Mode::Draining,
-            Ok(Command::Drain) => {}
-            Ok(Command::Stop) => mode = Mode::Stopping,
-            Err(_) => break,
-        }
+impl<E: Executor> StepLoop<E> {
+    /// Whether there is nothing to do. A step in flight is waited for even if all its requests have left.
+    fn is_idle(&self) -> bool {
+        self.scheduler.is_idle() && self.pipeline.is_empty() && self.encodings.is_empty()
     }
-    mode
-}
 
-fn step<E: Executor>(scheduler: &mut Scheduler, executor: &mut E, batch: &mut StepBatch) {
-    let started = Instant::now();
-    scheduler.schedule(started, batch);
-    if batch.sequences.is_empty() {
-        assert!(scheduler.is_idle(), "requests wait and none can run");
-        return;
+    /// Takes everything that has arrived; waits for something when there is nothing to do.
+    fn receive(&mut self, inbox: &Receiver<Command>, mut mode: Mode) -> Mode {
+        while mode != Mode::Stopping {
+            let command = if self.is_idle() && mode == Mode::Running {
+                let balance = self.scheduler.check_integrity();
+                balance.unwrap_or_else(|error| panic!("the engine's books do not balance: {error}"));
+                inbox.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                inbox.try_recv()
+            };
+            match command {
+                Ok(Command::Submit(submission)) => self.scheduler.add(*submission),
+                Ok(Command::TakeOver { request, standing }) => self.scheduler.take_over(request, standing),
+                Ok(Command::Encode(encoding)) => self.encodings.add(encoding),
+                Ok(Command::Drain) | Err(TryRecvError::Disconnected) if mode == Mode::Running => mode = Mode::Draining,
+                Ok(Command::Drain) => {}
+                Ok(Command::Stop) => mode = Mode::Stopping,
+                Err(_) => break,
+            }
+        }
+        mode
     }
-    match executor.submit(batch).and_then(|ticket| executor.collect(ticket)) {
-        Ok(output) => {
-            let now = Instant::now();
-            scheduler.commit(batch, output, now - started, now);
+
+    /// Submits a step if one can run and may be in flight. Then waits for the oldest one, unless the device would be left
+    /// without a step meanwhile and there is room for another: that one is scheduled first.
+    fn step(&mut self) {
+        if self.pipeline.has_room() && self.submit() && self.pipeline.has_room() {
+            return;
         }
-        Err(error) => {
-            tracing::error!("a step of {} sequences failed: {error:#}", batch.sequences.len());
-            scheduler.fail(batch, &format!("{error:#}"));
+        match self.pipeline.collect(&mut self.executor, Instant::now) {
+            Some(step) => self.commit(step),
+            None => assert!(self.scheduler.is_idle(), "requests wait and none can run"),
         }
+    }
+
+    /// Whether there was a step to submit.
+    fn submit(&mut self) -> bool {
+        let started = Instant::now();
+        let mut batch = self.pipeline.spare_batch();
+        self.scheduler.schedule(started, &mut batch);
+        if batch.sequences.is_empty() {
+            self.pipeline.recycle(batch);
+            return false;
+        }
+        self.pipeline.submit(&mut self.executor, batch, started);
+        true
+    }
+
+    fn commit(&mut self, step: CollectedStep) {
+        let CollectedStep { batch, output, elapsed, collected_at } = step;
+        match output {
+            Ok(output) => self.scheduler.commit(&batch, output, elapsed, collected_at),
+            Err(error) => {
+                tracing::error!("a step of {} sequences failed: {error:#}", batch.sequences.len());
+                self.scheduler.fail(&batch, &format!("{error:#}"));
+            }
+        }
+        self.pipeline.recycle(batch);
     }
 }

@@ -7,10 +7,17 @@ use super::EncoderShape;
 use super::batch::{StepBatch, StepOutput};
 
 /// Runs steps. Submitting and collecting are two calls so that, on a device that works by itself, the next step can be
-/// prepared in between.
+/// prepared in between. Steps are collected in the order of their submission, and the device runs them in it: what a step
+/// writes into the KV cache is there for the next one, and is written before anything that the next one writes.
 pub trait Executor {
     /// A step under way.
     type Ticket;
+
+    /// Steps that may be submitted and not collected. One where the computing is done by whoever submits or collects;
+    /// two for a device that works by itself, which then has its next step before it is done with the one before.
+    fn max_steps_in_flight(&self) -> usize {
+        1
+    }
 
     /// Starts a step.
     ///

@@ -3,14 +3,29 @@
 //! It keeps what a model would keep: a cache of slots, where each holds a token and the hash of all tokens up to it, found
 //! through the block tables. A wrong block, a stale one or one shared by mistake gives wrong tokens, as it would in earnest.
 
-use std::{collections::HashMap, sync::Arc, thread, time::Duration};
+pub(super) mod device;
+mod hash;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{bail, ensure};
 use kernels::BLOCK_SIZE;
 
+pub use self::device::StepCost;
+use self::{
+    device::MockDevice,
+    hash::{logprob_of, mix, token_of, vector_of},
+};
 use super::{
-    EncoderShape, Executor, TokenLogprob,
-    batch::{LogitRows, SampledToken, SamplingSpec, SequenceOutput, SequenceStep, StepBatch, StepOutput},
+    EncoderShape, Executor,
+    batch::{
+        LogitRows, PENDING_TOKEN, SampledToken, SamplingSpec, SequenceOutput, SequenceStep, StepBatch, StepOutput,
+    },
 };
 
 /// What a [`MockExecutor`] pretends to be.
@@ -22,6 +37,9 @@ pub struct MockOptions {
     pub vocab_size: u32,
     /// What a step takes; [`MockExecutor`] sleeps for so long.
     pub cost: StepCost,
+    /// Steps that it takes before the oldest is collected. Where there are any, it is a device that works by itself: its
+    /// time passes whatever its host does, and what goes wrong in a step is noticed when that is collected.
+    pub steps_ahead: usize,
     /// Answers recorded by prompt, given instead of hashes.
     pub replay: HashMap<Vec<u32>, Vec<u32>>,
     /// Seven tokens of eight, as their hash has it, are the one so many places before them.
@@ -36,32 +54,20 @@ pub struct MockOptions {
     pub encoder: Option<EncoderShape>,
 }
 
-/// The time that a step takes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StepCost {
-    /// Of any step.
-    pub step: Duration,
-    /// Of each row.
-    pub token: Duration,
-    /// Of each row, per 1,000 tokens before it.
-    pub attention: Duration,
-}
-
-impl StepCost {
-    /// The time of this step.
-    pub fn of(&self, batch: &StepBatch) -> Duration {
-        let pairs = |step: &SequenceStep| step.num_tokens * (step.first_position + step.num_tokens / 2);
-        let pairs = batch.sequences.iter().map(pairs).sum::<usize>();
-        self.step + self.token * batch.token_ids.len() as u32 + self.attention.mul_f64(pairs as f64 / 1000.0)
-    }
-}
-
 /// Computes tokens by hashing.
 #[derive(Debug)]
 pub struct MockExecutor {
     options: MockOptions,
     cache: Vec<Cached>,
     sequences: HashMap<usize, MockSequence>,
+    device: MockDevice,
+}
+
+/// A step of a [`MockExecutor`].
+#[derive(Debug)]
+pub struct MockTicket {
+    output: anyhow::Result<StepOutput>,
+    ready_at: Option<Instant>,
 }
 
 /// What a slot of the cache holds.
@@ -78,12 +84,15 @@ struct MockSequence {
     prompt: Vec<u32>,
     num_generated: usize,
     block_table: Vec<u32>,
+    /// What its latest step has sampled, if that was one token. Any token if the step went wrong.
+    sampled: Option<u32>,
 }
 
 impl MockExecutor {
     /// An executor with an empty cache.
     pub fn new(options: MockOptions) -> Self {
-        Self { cache: vec![Cached::default(); options.num_blocks * BLOCK_SIZE], sequences: HashMap::new(), options }
+        let cache = vec![Cached::default(); options.num_blocks * BLOCK_SIZE];
+        Self { cache, sequences: HashMap::new(), device: MockDevice::default(), options }
     }
 
     /// What it answers to `prompt` alone: the first `num_tokens` tokens, end tokens not looked at.
@@ -102,6 +111,29 @@ impl MockExecutor {
     }
 
     fn run(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
+        self.take_news(batch)?;
+        let output = self.run_sequences(batch);
+        for step in batch.sequences.iter().filter(|_| output.is_err()) {
+            if let Some(sequence) = self.sequences.get_mut(&step.slot) {
+                sequence.sampled = Some(PENDING_TOKEN);
+            }
+        }
+        output
+    }
+
+    fn run_sequences(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
+        let mut output = StepOutput::default();
+        let mut tokens = &batch.token_ids[..];
+        for step in &batch.sequences {
+            let rows;
+            (rows, tokens) = tokens.split_at(step.num_tokens);
+            self.run_sequence(*step, rows, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    /// Takes in which sequences have ended and started, and their new blocks: known from now on even if the step fails.
+    fn take_news(&mut self, batch: &StepBatch) -> anyhow::Result<()> {
         for slot in &batch.ended {
             ensure!(self.sequences.remove(slot).is_some(), "slot {slot} ended and was not in use");
         }
@@ -111,36 +143,38 @@ impl MockExecutor {
                 prompt: start.tokens[..start.prompt_len].to_vec(),
                 num_generated: start.tokens.len() - start.prompt_len,
                 block_table: Vec::new(),
+                sampled: None,
             };
             ensure!(self.sequences.insert(start.slot, sequence).is_none(), "slot {} is taken", start.slot);
         }
-        let mut output = StepOutput::default();
-        let (mut tokens, mut new_blocks) = (&batch.token_ids[..], &batch.new_blocks[..]);
+        let mut new_blocks = &batch.new_blocks[..];
         for step in &batch.sequences {
-            let (rows, blocks);
-            (rows, tokens) = tokens.split_at(step.num_tokens);
+            let Some(sequence) = self.sequences.get_mut(&step.slot) else { bail!("slot {} is not in use", step.slot) };
+            let blocks;
             (blocks, new_blocks) = new_blocks.split_at(step.num_new_blocks);
-            self.run_sequence(*step, rows, blocks, &mut output)?;
+            sequence.block_table.extend_from_slice(blocks);
         }
-        Ok(output)
+        Ok(())
     }
 
-    fn run_sequence(
-        &mut self,
-        step: SequenceStep,
-        rows: &[u32],
-        new_blocks: &[u32],
-        output: &mut StepOutput,
-    ) -> anyhow::Result<()> {
+    fn run_sequence(&mut self, step: SequenceStep, rows: &[u32], output: &mut StepOutput) -> anyhow::Result<()> {
         let Some(sequence) = self.sequences.get_mut(&step.slot) else { bail!("slot {} is not in use", step.slot) };
-        sequence.block_table.extend_from_slice(new_blocks);
         let has = |token: Option<u32>| token.is_some_and(|token| sequence.prompt.contains(&token));
         assert!(!has(self.options.panicking_token), "the mock executor was asked to panic");
-        ensure!(!has(self.options.failing_token), "the mock executor was asked to fail");
+        // One that has failed has a row in the step behind, too, if that was scheduled ahead.
+        ensure!(step.is_pending || !has(self.options.failing_token), "the mock executor was asked to fail");
+        let sampled = sequence.sampled.take();
+        let pending = match (step.is_pending, sampled, rows) {
+            (false, ..) => None,
+            (true, Some(token), [PENDING_TOKEN]) => Some([token]),
+            _ => bail!("slot {} has no pending token, or more than its row", step.slot),
+        };
+        let rows = pending.as_ref().map_or(rows, |row| &row[..]);
         let is_finite = |row: usize| self.options.not_finite_token != Some(rows[row]);
         let first_sampled = step.num_tokens - 1 - step.logits.num_drafts();
         if !(0..=first_sampled).all(is_finite) {
             output.sequences.push(SequenceOutput::NotFinite);
+            sequence.sampled = Some(PENDING_TOKEN);
             return Ok(());
         }
         let slot =
@@ -174,6 +208,9 @@ impl MockExecutor {
             let logprob = sequence.spec.params.logprobs.map(|top| logprob_of(hash, id, top));
             output.tokens.push(SampledToken { id, logprob });
         }
+        if let ([sampled], 0) = (&output.tokens[num_tokens..], step.logits.num_drafts()) {
+            sequence.sampled = Some(sampled.id);
+        }
         output.sequences.push(SequenceOutput::Tokens(output.tokens.len() - num_tokens));
         Ok(())
     }
@@ -190,19 +227,32 @@ impl MockOptions {
 }
 
 impl Executor for MockExecutor {
-    type Ticket = StepOutput;
+    type Ticket = MockTicket;
 
-    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
-        let output = self.run(batch)?;
+    fn max_steps_in_flight(&self) -> usize {
+        1 + self.options.steps_ahead
+    }
+
+    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<MockTicket> {
+        let output = self.run(batch);
         let time = self.options.cost.of(batch);
+        if self.options.steps_ahead > 0 {
+            let ready_at = self.device.run(Instant::now(), time).end;
+            return Ok(MockTicket { output, ready_at: Some(ready_at) });
+        }
+        let output = output?;
         if !time.is_zero() {
             thread::sleep(time);
         }
-        Ok(output)
+        Ok(MockTicket { output: Ok(output), ready_at: None })
     }
 
-    fn collect(&mut self, ticket: StepOutput) -> anyhow::Result<StepOutput> {
-        Ok(ticket)
+    fn collect(&mut self, ticket: MockTicket) -> anyhow::Result<StepOutput> {
+        let left = ticket.ready_at.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+        if !left.is_zero() {
+            thread::sleep(left);
+        }
+        ticket.output
     }
 
     fn encoder(&self) -> Option<EncoderShape> {
@@ -221,36 +271,4 @@ impl Executor for MockExecutor {
         }
         Ok(texts.iter().map(|text| vector_of(text, *dimensions)).collect())
     }
-}
-
-/// A bag of tokens: each moves one number of the vector up or down, so that texts are as near as the tokens they share.
-fn vector_of(text: &[u32], dimensions: usize) -> Vec<f32> {
-    let mut vector = vec![0_f32; dimensions];
-    for &token in text {
-        let hash = mix(0, token);
-        vector[(hash >> 1) as usize % dimensions] += if hash & 1 == 0 { 1.0 } else { -1.0 };
-    }
-    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-    if length == 0.0 {
-        vector[0] = 1.0;
-        return vector;
-    }
-    vector.into_iter().map(|value| value / length).collect()
-}
-
-/// One round of `SplitMix64` (Steele, Lea and Flood 2014) over hash and token.
-fn mix(hash: u64, token: u32) -> u64 {
-    let mut z = hash.wrapping_add(u64::from(token) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-fn token_of(hash: u64, vocab_size: u32) -> u32 {
-    (hash % u64::from(vocab_size.max(1))) as u32
-}
-
-fn logprob_of(hash: u64, id: u32, top: u8) -> TokenLogprob {
-    let logprob = -((mix(hash, id) % 1000) as f32) / 1000.0;
-    TokenLogprob { logprob, top: (0..u32::from(top)).map(|i| (id + i, logprob - i as f32)).collect() }
 }

@@ -13,6 +13,7 @@ mod handle;
 mod mock_executor;
 mod model_runner;
 mod options;
+mod pipeline;
 mod prefix_cache;
 mod request;
 mod sampler;
@@ -20,7 +21,8 @@ mod scheduler;
 mod sequence;
 
 pub use batch::{
-    LogitRows, SampledToken, SamplingSpec, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput,
+    LogitRows, PENDING_TOKEN, SampledToken, SamplingSpec, SequenceOutput, SequenceStart, SequenceStep, StepBatch,
+    StepOutput,
 };
 pub use encoding::{ENCODER_TOKENS_PER_STEP, EncodeError, EncoderShape};
 pub use executor::Executor;

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use kernels::{Compute, Span};
 use models::{Encoder, ForwardBatch, KvCache, Model};
@@ -119,6 +119,8 @@ impl ModelRunner {
             let Some(sequence) = sequences.get_mut(step.slot).and_then(Option::as_mut) else {
                 bail!("slot {} is not in use", step.slot);
             };
+            // Steps do not overlap here: the host has every token before the next step.
+            ensure!(!step.is_pending, "a token of slot {} is not known", step.slot);
             let blocks;
             (blocks, new_blocks) = new_blocks.split_at(step.num_new_blocks);
             sequence.block_table.extend_from_slice(blocks);

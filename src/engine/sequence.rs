@@ -28,7 +28,9 @@ pub(super) struct Submission {
 
 /// A request that waits or runs.
 ///
-/// Invariant: KV exists for `token_ids[..num_computed_tokens]`, in `block_table`.
+/// Invariant: KV exists for `token_ids[..num_computed_tokens]`, in `block_table`; when the steps in flight are over, for
+/// `num_scheduled_tokens` of the sequence's then `num_tokens()` tokens. Where none is in flight, nothing is pending and
+/// computed and scheduled are the same.
 #[derive(Debug)]
 pub(super) struct Sequence {
     /// In order of arrival.
@@ -36,11 +38,15 @@ pub(super) struct Sequence {
     pub user: u64,
     pub weight: u32,
     pub priority: i32,
-    /// Prompt and what was generated.
+    /// Prompt and what was generated, as far as it is known.
     pub token_ids: Vec<u32>,
     pub prompt_len: usize,
     pub max_tokens: usize,
     pub num_computed_tokens: usize,
+    /// What `num_computed_tokens` is when the steps in flight are over, drafts not looked at.
+    pub num_scheduled_tokens: usize,
+    /// Tokens behind `token_ids` that steps in flight sample.
+    pub num_pending_tokens: usize,
     /// Most that `num_computed_tokens` has been; more than it after a preemption.
     pub high_water: usize,
     pub block_table: BlockTable,
@@ -89,6 +95,8 @@ impl Sequence {
             token_ids: request.prompt,
             max_tokens: request.max_tokens,
             num_computed_tokens: 0,
+            num_scheduled_tokens: 0,
+            num_pending_tokens: 0,
             high_water: 0,
             block_table: BlockTable::default(),
             num_sent_blocks: 0,
@@ -117,24 +125,35 @@ impl Sequence {
         self.output.permit.pass(to.priority, to.user);
     }
 
-    /// Tokens whose KV is missing: 1 while decoding, more inside a prompt or after a preemption.
+    /// Tokens, those pending included.
+    pub fn num_tokens(&self) -> usize {
+        self.token_ids.len() + self.num_pending_tokens
+    }
+
+    /// Tokens to be scheduled: 1 while decoding, more inside a prompt or after a preemption, none where the answer's last
+    /// token is pending: nothing is sampled after that, whatever it is.
     pub fn num_remaining(&self) -> usize {
-        self.token_ids.len() - self.num_computed_tokens
+        if self.num_sampled() >= self.max_tokens { 0 } else { self.num_tokens() - self.num_scheduled_tokens }
     }
 
-    /// Whether one token is missing and it was sampled: a running stream.
+    /// Whether one token is to be scheduled and it was sampled, or is pending: a running stream.
     pub fn is_decoding(&self) -> bool {
-        self.num_remaining() == 1 && self.num_generated() > 0
+        self.num_remaining() == 1 && self.num_sampled() > 0
     }
 
-    /// Tokens generated so far.
+    /// Tokens generated so far, those pending not included.
     pub fn num_generated(&self) -> usize {
         self.token_ids.len() - self.prompt_len
     }
 
-    /// Blocks that hold all tokens known so far.
+    /// Tokens generated so far, those pending included.
+    pub fn num_sampled(&self) -> usize {
+        self.num_tokens() - self.prompt_len
+    }
+
+    /// Blocks that hold all tokens so far.
     pub fn num_blocks_needed(&self) -> usize {
-        self.token_ids.len().div_ceil(BLOCK_SIZE)
+        self.num_tokens().div_ceil(BLOCK_SIZE)
     }
 
     /// Whether the next token needs a block that the table lacks.
@@ -149,7 +168,7 @@ impl Sequence {
 
     /// Whether log-probabilities of the prompt are still to be told.
     pub fn wants_prompt_logprobs(&self) -> bool {
-        self.spec.prompt_logprobs.is_some() && self.num_generated() == 0
+        self.spec.prompt_logprobs.is_some() && self.num_sampled() == 0
     }
 
     /// The tokens as the prefix cache sees them.

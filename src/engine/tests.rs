@@ -9,6 +9,7 @@ use std::{
 use super::*;
 
 mod encode;
+mod overlap;
 
 const VOCAB: u32 = 1000;
 
@@ -244,15 +245,15 @@ fn an_executor_that_cannot_be_made_is_an_error() {
 struct Counting<'a>(MockExecutor, &'a AtomicUsize);
 
 impl Executor for Counting<'_> {
-    type Ticket = StepOutput;
+    type Ticket = <MockExecutor as Executor>::Ticket;
 
-    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
+    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<Self::Ticket> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.submit(batch)
     }
 
-    fn collect(&mut self, ticket: StepOutput) -> anyhow::Result<StepOutput> {
-        Ok(ticket)
+    fn collect(&mut self, ticket: Self::Ticket) -> anyhow::Result<StepOutput> {
+        self.0.collect(ticket)
     }
 }
 

@@ -7,6 +7,7 @@ mod cost_model;
 mod decode;
 mod fair_queue;
 mod growth;
+mod in_flight;
 mod preempt;
 mod prefill;
 mod take_over;
@@ -17,11 +18,12 @@ use self::{
     cost_model::CostModel,
     fair_queue::{FairQueue, Queued},
     growth::Growth,
+    in_flight::{InFlight, Wait},
 };
 use super::{
     EngineError, EngineOptions, EngineStats, FinishReason,
-    batch::{LogitRows, SequenceStep, StepBatch},
-    block_pool::Block,
+    batch::{LogitRows, PENDING_TOKEN, SequenceStep, StepBatch},
+    block_pool::{Block, BlockTable},
     prefix_cache::{Prefix, PrefixCache},
     sequence::{Sequence, Submission},
 };
@@ -38,6 +40,7 @@ pub(super) struct Scheduler {
     /// Running sequences by slot.
     slots: Vec<Option<Box<Sequence>>>,
     free_slots: Vec<usize>,
+    in_flight: InFlight,
     /// Slots to be forgotten by the executor.
     ended_slots: Vec<usize>,
     cost: CostModel,
@@ -79,6 +82,7 @@ impl Scheduler {
             awaiting: Vec::new(),
             slots: (0..options.max_sequences).map(|_| None).collect(),
             free_slots: (0..options.max_sequences).rev().collect(),
+            in_flight: InFlight::new(options.max_sequences),
             ended_slots: Vec::new(),
             cost: CostModel::new(options.max_stall),
             growth: Growth::new(),
@@ -103,21 +107,32 @@ impl Scheduler {
 
     /// Running sequences.
     pub fn num_running(&self) -> usize {
-        self.slots.len() - self.free_slots.len()
+        self.slots.iter().flatten().count()
     }
 
-    /// Fills `batch` with the next step. An empty batch means that every request has ended.
+    /// Fills `batch` with the next step, to be committed or failed in its turn. An empty batch is none; it means that every
+    /// request has ended, or that a step in flight must be committed before another can be scheduled.
     pub fn schedule(&mut self, now: Instant, batch: &mut StepBatch) {
         batch.clear();
         self.sweep(now);
-        self.growth.step();
-        let has_newcomer = self.make_room();
-        self.schedule_decodes(has_newcomer, batch);
-        self.schedule_prefills(now, batch);
+        let scheduled = self.fill(now, batch);
+        debug_assert!(scheduled.is_ok() || batch.sequences.is_empty(), "a step in half");
         // A step without sequences is none: the executor hears of these with the next one.
         if !batch.sequences.is_empty() {
             batch.ended.append(&mut self.ended_slots);
+            self.in_flight.add(batch);
         }
+    }
+
+    fn fill(&mut self, now: Instant, batch: &mut StepBatch) -> Result<(), Wait> {
+        if self.in_flight.has_drafts() {
+            return Err(Wait);
+        }
+        self.growth.step();
+        let has_newcomer = self.make_room()?;
+        self.schedule_decodes(has_newcomer, batch)?;
+        self.schedule_prefills(now, batch);
+        Ok(())
     }
 
     /// Ends everything with an error.
@@ -159,13 +174,16 @@ impl Scheduler {
         }
     }
 
-    /// Puts `num_known` of a sequence's tokens and `num_drafts` behind its last one into the batch, and charges its user
-    /// for those known and not charged before.
-    fn push_step(&mut self, slot: usize, num_known: usize, num_drafts: usize, batch: &mut StepBatch) {
+    /// Puts the next `num_own` of a sequence's tokens and `num_drafts` behind its last one into the batch, and charges its
+    /// user for those not charged before. A pending token is charged when its step is committed: it may turn out to be
+    /// behind the end of the answer, and then its row is nobody's.
+    fn push_step(&mut self, slot: usize, num_own: usize, num_drafts: usize, batch: &mut StepBatch) {
         let Some(sequence) = &mut self.slots[slot] else { return };
-        let first = sequence.num_computed_tokens;
-        let end = first + num_known;
-        let sample = end == sequence.token_ids.len();
+        let first = sequence.num_scheduled_tokens;
+        let end = first + num_own;
+        let is_pending = end > sequence.token_ids.len();
+        debug_assert!(!is_pending || num_own == 1 && num_drafts == 0, "what is pending is one token");
+        let sample = end == sequence.num_tokens();
         let logits = match (sequence.wants_prompt_logprobs(), sample) {
             (true, sample) => LogitRows::All { sample },
             (false, true) => LogitRows::Last(1 + num_drafts),
@@ -174,13 +192,27 @@ impl Scheduler {
         let new_blocks = &sequence.block_table.blocks()[sequence.num_sent_blocks..];
         let num_new_blocks = new_blocks.len();
         batch.new_blocks.extend(new_blocks.iter().map(Block::id));
-        batch.token_ids.extend_from_slice(&sequence.token_ids[first..end]);
+        match sequence.token_ids.get(first..end) {
+            Some(known) => batch.token_ids.extend_from_slice(known),
+            None => batch.token_ids.push(PENDING_TOKEN),
+        }
         batch.token_ids.extend(sequence.drafter.guesses(&sequence.token_ids).take(num_drafts));
-        let num_tokens = num_known + num_drafts;
-        batch.sequences.push(SequenceStep { slot, first_position: first, num_tokens, num_new_blocks, logits });
+        let num_tokens = num_own + num_drafts;
+        batch.sequences.push(SequenceStep {
+            slot,
+            first_position: first,
+            num_tokens,
+            is_pending,
+            num_new_blocks,
+            logits,
+        });
         sequence.num_sent_blocks += num_new_blocks;
-        let (user, weight) = (sequence.user, sequence.weight);
-        self.queue.charge(user, weight, end.saturating_sub(sequence.high_water.max(first)));
+        sequence.num_scheduled_tokens = end;
+        sequence.num_pending_tokens += usize::from(sample);
+        if !is_pending {
+            let (user, weight) = (sequence.user, sequence.weight);
+            self.queue.charge(user, weight, end.saturating_sub(sequence.high_water.max(first)));
+        }
     }
 
     /// Ends a running sequence with its last word.
@@ -194,7 +226,7 @@ impl Scheduler {
         self.end(slot);
     }
 
-    /// Takes a sequence out of its slot for good; its blocks come back by drop.
+    /// Takes a sequence out of its slot for good.
     fn end(&mut self, slot: usize) {
         if let Some(sequence) = self.vacate(slot) {
             self.queue.leave(sequence.user);
@@ -204,8 +236,7 @@ impl Scheduler {
     fn vacate(&mut self, slot: usize) -> Option<Box<Sequence>> {
         let mut sequence = self.slots[slot].take()?;
         self.cache.abandon(&mut sequence.chain, sequence.id);
-        self.free_slots.push(slot);
-        self.ended_slots.push(slot);
+        self.leave_slot(slot, std::mem::take(&mut sequence.block_table));
         Some(sequence)
     }
 
@@ -230,20 +261,19 @@ impl Scheduler {
     /// # Errors
     /// What is wrong.
     pub fn check_integrity(&self) -> Result<(), String> {
-        self.cache.check_integrity(self.slots.iter().flatten().map(|sequence| &sequence.block_table))?;
-        let occupied = self.slots.iter().flatten().count();
-        if occupied + self.free_slots.len() != self.slots.len() {
-            return Err(format!(
-                "{occupied} slots occupied and {} free of {}",
-                self.free_slots.len(),
-                self.slots.len()
-            ));
+        let tables = self.slots.iter().flatten().map(|sequence| &sequence.block_table);
+        self.cache.check_integrity(tables.chain(self.in_flight.held()))?;
+        let is_taken = |slot: &usize| self.slots[*slot].is_some() || self.in_flight.num_steps_of(*slot) > 0;
+        let taken = (0..self.slots.len()).filter(is_taken).count();
+        if taken + self.free_slots.len() != self.slots.len() {
+            return Err(format!("{taken} slots taken and {} free of {}", self.free_slots.len(), self.slots.len()));
         }
         for sequence in self.slots.iter().flatten() {
-            if sequence.block_table.len() * kernels::BLOCK_SIZE < sequence.num_computed_tokens {
-                return Err(format!("sequence {} has more tokens computed than blocks", sequence.id));
+            if sequence.block_table.len() * kernels::BLOCK_SIZE < sequence.num_scheduled_tokens {
+                return Err(format!("sequence {} has more tokens scheduled than blocks", sequence.id));
             }
         }
+        self.check_in_flight()?;
         match self.queue.iter().chain(&self.awaiting).find(|sequence| sequence.block_table.len() > 0) {
             Some(sequence) => Err(format!("sequence {} waits and owns blocks", sequence.id)),
             None => Ok(()),

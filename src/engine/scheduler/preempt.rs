@@ -3,14 +3,19 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use super::{Scheduler, Sequence, fair_queue};
+use super::{Scheduler, Sequence, Wait, fair_queue};
 
 impl Scheduler {
     /// Preempts until every running stream can take its next token, then for the next in the queue. Whether that one
     /// can start.
     ///
     /// The oldest of the highest priority is never the victim of want: it ends, and so in turn does everyone.
-    pub(super) fn make_room(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// When somebody would have to go while a step is in flight. What that brings may make it needless; and who is sent
+    /// away has then been told, charged and cached everything that was computed. The device stands still for it as long as
+    /// one step is scheduled, which is little beside a sequence to be computed again.
+    pub(super) fn make_room(&mut self) -> Result<bool, Wait> {
         loop {
             let needed =
                 self.slots.iter().flatten().filter(|sequence| sequence.is_decoding() && sequence.needs_block());
@@ -18,7 +23,7 @@ impl Scheduler {
                 break;
             }
             let Some(victim) = self.newest_of_lowest(|_| true) else { break };
-            self.preempt(victim);
+            self.preempt(victim)?;
             self.growth.overflowed();
         }
         self.make_room_for_newcomer()
@@ -27,14 +32,14 @@ impl Scheduler {
     /// The next in the queue may replace sequences of lower priority, and those of a user who runs more for its weight,
     /// even with one less against one more. The newcomer's user must have nothing running, or lag behind by more than
     /// the exchange throws away: so exchanges even users out and do not go on for ever.
-    fn make_room_for_newcomer(&mut self) -> bool {
+    fn make_room_for_newcomer(&mut self) -> Result<bool, Wait> {
         if self.next_newcomer().is_none() {
-            return false;
+            return Ok(false);
         }
         while let Some(newcomer) = self.queue.front() {
             let demand = self.demand(newcomer);
             if !self.free_slots.is_empty() && self.fits(&demand, self.reserve()) {
-                return true;
+                return Ok(true);
             }
             let running = self.running_by_user();
             let may_replace = |sequence: &Sequence| {
@@ -50,9 +55,9 @@ impl Scheduler {
                 break;
             }
             let Some(victim) = self.newest_of_lowest(may_replace) else { break };
-            self.preempt(victim);
+            self.preempt(victim)?;
         }
-        false
+        Ok(false)
     }
 
     /// Whether `newcomer` has a better right to a slot than a running `sequence`. Its
@@ -89,13 +94,17 @@ impl Scheduler {
     }
 
     /// Back into the queue, at the place of its arrival. Its full blocks stay cached while there is room.
-    fn preempt(&mut self, slot: usize) {
-        let Some(mut sequence) = self.vacate(slot) else { return };
-        sequence.block_table.clear();
+    fn preempt(&mut self, slot: usize) -> Result<(), Wait> {
+        if !self.in_flight.is_empty() {
+            return Err(Wait);
+        }
+        let Some(mut sequence) = self.vacate(slot) else { return Ok(()) };
         sequence.num_computed_tokens = 0;
+        sequence.num_scheduled_tokens = 0;
         sequence.num_sent_blocks = 0;
         sequence.output.restart_prompt();
         self.stats.preemptions += 1;
         self.queue.push(sequence);
+        Ok(())
     }
 }

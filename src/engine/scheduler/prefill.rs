@@ -35,7 +35,8 @@ impl Scheduler {
         let mut budget = self.cost.prompt_budget(streams);
         budget.limit_tokens(room);
         let mut logit_rows = self.options.max_logit_rows() - streams;
-        let in_prompt = |slot: &usize| self.slots[*slot].as_ref().is_some_and(|sequence| !sequence.is_decoding());
+        let is_in_prompt = |sequence: &Sequence| sequence.num_remaining() > 0 && !sequence.is_decoding();
+        let in_prompt = |slot: &usize| self.slots[*slot].as_deref().is_some_and(is_in_prompt);
         let mut partial: Vec<usize> = (0..self.slots.len()).filter(in_prompt).collect();
         let mut reserve = None;
         while !budget.is_spent() && logit_rows > 0 {
@@ -88,7 +89,7 @@ impl Scheduler {
         let Some(sequence) = &self.slots[slot] else { return 0 };
         let all_rows = sequence.wants_prompt_logprobs();
         let wanted = if all_rows { sequence.num_remaining().min(logit_rows) } else { sequence.num_remaining() };
-        let tokens = budget.take(sequence.num_computed_tokens, wanted);
+        let tokens = budget.take(sequence.num_scheduled_tokens, wanted);
         if tokens == 0 {
             return 0;
         }
@@ -171,6 +172,7 @@ impl Scheduler {
         let hits = found.hits.len() * BLOCK_SIZE;
         sequence.chain = self.cache.take(found, &mut sequence.block_table);
         sequence.num_computed_tokens = hits;
+        sequence.num_scheduled_tokens = hits;
         sequence.high_water = sequence.high_water.max(hits);
         sequence.num_sent_blocks = 0;
         sequence.awaits = None;

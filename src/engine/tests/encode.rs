@@ -24,15 +24,15 @@ enum Asked {
 struct Recording(MockExecutor, Arc<Mutex<Vec<Asked>>>);
 
 impl Executor for Recording {
-    type Ticket = StepOutput;
+    type Ticket = <MockExecutor as Executor>::Ticket;
 
-    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<StepOutput> {
+    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<Self::Ticket> {
         self.1.lock().unwrap().push(Asked::Step);
         self.0.submit(batch)
     }
 
-    fn collect(&mut self, ticket: StepOutput) -> anyhow::Result<StepOutput> {
-        Ok(ticket)
+    fn collect(&mut self, ticket: Self::Ticket) -> anyhow::Result<StepOutput> {
+        self.0.collect(ticket)
     }
 
     fn encoder(&self) -> Option<EncoderShape> {

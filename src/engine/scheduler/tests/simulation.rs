@@ -2,8 +2,10 @@
 //! after every step and every answer compared with what the request gives alone.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod client;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,10 +13,17 @@ use std::{
 use kernels::BLOCK_SIZE;
 use tokio::sync::mpsc;
 
+pub use self::client::{Client, End};
 use crate::engine::{
-    CacheScope, EngineError, EngineOptions, EngineRequest, Executor, FinishReason, MockExecutor, MockOptions,
-    SamplingParams, SequenceOutput, SequenceStep, Standing, StepCost, TokenEvent, TokenUsage, admission::Admission,
-    batch::StepBatch, scheduler::Scheduler, sequence::Submission,
+    CacheScope, EngineOptions, EngineRequest, Executor, FinishReason, MockExecutor, MockOptions, SamplingParams,
+    SequenceOutput, SequenceStep, Standing, StepCost, StepOutput,
+    admission::Admission,
+    batch::StepBatch,
+    block_pool::{Block, BlockId},
+    mock_executor::device::MockDevice,
+    pipeline::{CollectedStep, Pipeline},
+    scheduler::Scheduler,
+    sequence::Submission,
 };
 
 pub const VOCAB: u32 = 50_000;
@@ -25,38 +34,40 @@ pub struct Simulation {
     /// Tokens computed so far, by user.
     pub served: HashMap<u64, usize>,
     pub cost: StepCost,
+    pub host: HostCost,
     pub num_steps: usize,
+    /// Rows computed, those that nobody wanted included.
+    pub num_rows: usize,
+    /// How long the device has stood still between two steps, in all.
+    pub idle: Duration,
+    device: MockDevice,
+    in_flight: VecDeque<StepOnDevice>,
+    /// End of the last step submitted.
+    last_end: Option<Instant>,
     mock: MockOptions,
     executor: MockExecutor,
+    pipeline: Pipeline<<MockExecutor as Executor>::Ticket>,
     admission: Arc<Admission>,
-    batch: StepBatch,
     started: Instant,
     now: Instant,
     /// Clients that are not at their end.
     live: Vec<usize>,
 }
 
-pub struct Client {
-    pub request: EngineRequest,
-    pub submitted: Duration,
-    pub started: Option<Duration>,
-    pub expected_wait: Duration,
-    pub cached_tokens: usize,
-    pub token_times: Vec<Duration>,
-    pub tokens: Vec<u32>,
-    pub end: Option<End>,
-    /// The log-probabilities of the prompt have come.
-    prompt_told: bool,
-    /// Drops the receiver once so many tokens have come.
-    pub leaves_after: Option<usize>,
-    events: Option<mpsc::UnboundedReceiver<TokenEvent>>,
+/// A step in flight.
+struct StepOnDevice {
+    end: Instant,
+    /// Blocks that it writes to.
+    writes: Vec<BlockId>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub enum End {
-    Finished(FinishReason, TokenUsage),
-    Failed(EngineError),
-    Left,
+/// The time of the host for each step; the device's is [`StepCost`].
+#[derive(Default)]
+pub struct HostCost {
+    /// Until the step is submitted.
+    pub schedule: Duration,
+    /// From when it is collected until everybody has been told.
+    pub commit: Duration,
 }
 
 pub fn options() -> EngineOptions {
@@ -111,15 +122,21 @@ impl Simulation {
         let mock = MockOptions { num_blocks: options.num_blocks, vocab_size: VOCAB, ..mock };
         let now = Instant::now();
         Self {
+            pipeline: Pipeline::new(1 + mock.steps_ahead),
             executor: MockExecutor::new(mock.clone()),
             admission: Admission::new(options.max_sequences, options.queue_capacity),
             scheduler: Scheduler::new(options),
             clients: Vec::new(),
             served: HashMap::new(),
             cost: cost(),
+            host: HostCost::default(),
             num_steps: 0,
+            num_rows: 0,
+            idle: Duration::ZERO,
+            device: MockDevice::default(),
+            in_flight: VecDeque::new(),
+            last_end: None,
             mock,
-            batch: StepBatch::default(),
             started: now,
             now,
             live: Vec::new(),
@@ -151,19 +168,7 @@ impl Simulation {
             permit,
         });
         self.live.push(self.clients.len());
-        self.clients.push(Client {
-            request,
-            submitted: self.time(),
-            started: None,
-            expected_wait: place.expected_wait,
-            cached_tokens: 0,
-            token_times: Vec::new(),
-            tokens: Vec::new(),
-            end: None,
-            prompt_told: false,
-            leaves_after: None,
-            events: Some(events),
-        });
+        self.clients.push(Client::new(request, self.time(), place.expected_wait, events));
         self.clients.len() - 1
     }
 
@@ -175,63 +180,116 @@ impl Simulation {
 
     /// The client goes away.
     pub fn leave(&mut self, client: usize) {
-        let client = &mut self.clients[client];
-        if client.events.take().is_some() && client.end.is_none() {
-            client.end = Some(End::Left);
-        }
+        self.clients[client].leave();
     }
 
-    /// One step; false if there was nothing to do.
+    /// A turn of the step loop: schedules a step where one may be in flight, then ends the oldest if there is no room for
+    /// more or nothing to schedule. False if there was nothing to do.
     pub fn step(&mut self) -> bool {
-        self.scheduler.schedule(self.now, &mut self.batch);
+        if self.pipeline.has_room() && self.submit_step() && self.pipeline.has_room() {
+            self.poll();
+            return true;
+        }
+        self.collect_step()
+    }
+
+    pub fn submit_step(&mut self) -> bool {
+        let started = self.now;
+        let mut batch = self.pipeline.spare_batch();
+        self.scheduler.schedule(started, &mut batch);
         self.check();
-        let rows = self.batch.token_ids.len();
-        let options = &self.scheduler.options;
-        assert!(rows <= options.max_tokens_per_step && self.batch.sequences.len() <= options.max_sequences);
-        if self.batch.sequences.is_empty() {
+        if batch.sequences.is_empty() {
+            self.pipeline.recycle(batch);
+            return false;
+        }
+        self.check_step(&batch);
+        self.num_steps += 1;
+        self.num_rows += batch.token_ids.len();
+        assert!(self.num_steps < 200_000, "steps without end: {:?}", self.scheduler.stats());
+        self.now += self.host.schedule;
+        let time = self.device.run(self.now, self.cost.of(&batch));
+        self.idle += self.last_end.map_or(Duration::ZERO, |end| time.start - end);
+        self.last_end = Some(time.end);
+        let writes = self.blocks_written_by(&batch);
+        self.in_flight.push_back(StepOnDevice { end: time.end, writes });
+        self.pipeline.submit(&mut self.executor, batch, started);
+        true
+    }
+
+    pub fn collect_step(&mut self) -> bool {
+        if let Some(StepOnDevice { end, .. }) = self.in_flight.pop_front() {
+            self.now = self.now.max(end);
+        }
+        let Some(step) = self.pipeline.collect(&mut self.executor, || self.now) else {
             assert!(self.scheduler.is_idle(), "requests wait and none can run");
             self.poll();
             return false;
-        }
-        let in_step = |slot: usize| self.batch.sequences.iter().any(|step| step.slot == slot);
-        for (slot, sequence) in self.scheduler.slots.iter().enumerate() {
-            let is_stream = sequence.as_ref().is_some_and(|sequence| sequence.is_decoding());
-            assert!(!is_stream || in_step(slot), "a stream is left out of a step");
-        }
-        self.check_drafts();
-        let elapsed = self.cost.of(&self.batch);
-        self.now += elapsed;
-        self.num_steps += 1;
-        assert!(self.num_steps < 200_000, "steps without end: {:?}", self.scheduler.stats());
-        match self.executor.submit(&self.batch) {
+        };
+        let CollectedStep { batch, output, elapsed, collected_at } = step;
+        match output {
             Ok(output) => {
-                let sampled = |step: &SequenceStep| usize::from(step.logits.samples()) + step.logits.num_drafts();
-                let sampled = self.batch.sequences.iter().map(sampled).sum::<usize>();
-                assert!(sampled + output.prompt_logprobs.len() <= self.scheduler.options.max_logit_rows());
-                for (step, outcome) in self.batch.sequences.iter().zip(&output.sequences) {
-                    let SequenceOutput::Tokens(sampled) = *outcome else { continue };
-                    let user = self.scheduler.slots[step.slot].as_ref().unwrap().user;
-                    let computed = step.num_tokens - step.logits.num_drafts() + sampled.saturating_sub(1);
-                    *self.served.entry(user).or_default() += computed;
-                }
-                self.scheduler.commit(&self.batch, output, elapsed, self.now);
+                self.note_served(&batch, &output);
+                self.scheduler.commit(&batch, output, elapsed, collected_at);
             }
-            Err(error) => self.scheduler.fail(&self.batch, &error.to_string()),
+            Err(error) => self.scheduler.fail(&batch, &error.to_string()),
         }
+        self.pipeline.recycle(batch);
         self.check();
+        self.now += self.host.commit;
         self.admission.set_start_interval(self.scheduler.start_interval());
         self.poll();
         true
     }
 
-    /// No drafts beside a prompt, but that of one who came in where another did not fit; none beyond what the requests
-    /// may become.
-    fn check_drafts(&self) {
-        let is_drafting = self.batch.sequences.iter().any(|step| step.logits.num_drafts() > 0);
-        for step in &self.batch.sequences {
+    fn blocks_written_by(&self, batch: &StepBatch) -> Vec<BlockId> {
+        let mut writes = Vec::new();
+        for step in &batch.sequences {
+            let table = &self.scheduler.slots[step.slot].as_ref().unwrap().block_table;
+            let end = step.first_position + step.num_tokens;
+            writes.extend(
+                table.blocks()[step.first_position / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE)].iter().map(Block::id),
+            );
+        }
+        writes
+    }
+
+    fn note_served(&mut self, batch: &StepBatch, output: &StepOutput) {
+        let sampled = |step: &SequenceStep| usize::from(step.logits.samples()) + step.logits.num_drafts();
+        let sampled = batch.sequences.iter().map(sampled).sum::<usize>();
+        assert!(sampled + output.prompt_logprobs.len() <= self.scheduler.options.max_logit_rows());
+        for (step, outcome) in batch.sequences.iter().zip(&output.sequences) {
+            // Of one that has ended meanwhile nothing counts.
+            let Some(sequence) = &self.scheduler.slots[step.slot] else { continue };
+            let SequenceOutput::Tokens(sampled) = *outcome else { continue };
+            let computed = step.num_tokens - step.logits.num_drafts() + sampled.saturating_sub(1);
+            *self.served.entry(sequence.user).or_default() += computed;
+        }
+    }
+
+    /// Every stream is in the step. No drafts beside a prompt, but that of one who came in where another did not fit; none
+    /// ahead of a step in flight; none beyond what the requests may become.
+    fn check_step(&self, batch: &StepBatch) {
+        let options = &self.scheduler.options;
+        assert!(batch.token_ids.len() <= options.max_tokens_per_step && batch.sequences.len() <= options.max_sequences);
+        let is_written = |block: &BlockId| self.in_flight.iter().any(|step| step.writes.contains(block));
+        assert!(!batch.new_blocks.iter().any(is_written), "a block given to another while a step writes to it");
+        let in_step = |slot: usize| batch.sequences.iter().any(|step| step.slot == slot);
+        for (slot, sequence) in self.scheduler.slots.iter().enumerate() {
+            let is_stream = sequence.as_ref().is_some_and(|sequence| sequence.is_decoding());
+            assert!(!is_stream || in_step(slot), "a stream is left out of a step");
+        }
+        let is_drafting = batch.sequences.iter().any(|step| step.logits.num_drafts() > 0);
+        let is_ahead = !self.pipeline.is_empty();
+        assert!(!is_drafting || !is_ahead, "drafts behind what is not known");
+        for step in &batch.sequences {
             let sequence = self.scheduler.slots[step.slot].as_ref().unwrap();
-            let has_come = self.batch.started.iter().any(|start| start.slot == step.slot);
-            assert!(!is_drafting || sequence.is_decoding() || has_come, "drafts beside a prompt");
+            let num_own = step.num_tokens - step.logits.num_drafts();
+            let is_last = step.first_position + num_own >= sequence.token_ids.len();
+            let is_stream = num_own == 1 && is_last && step.first_position >= sequence.prompt_len;
+            assert_eq!(step.is_pending, step.first_position >= sequence.token_ids.len());
+            assert!(is_ahead || !step.is_pending, "nothing is pending");
+            let has_come = batch.started.iter().any(|start| start.slot == step.slot);
+            assert!(!is_drafting || is_stream || has_come, "drafts beside a prompt");
             let longest = sequence.prompt_len + sequence.max_tokens;
             assert!(step.first_position + step.num_tokens <= longest, "drafts beyond the end of an answer");
             assert!(sequence.block_table.len() <= longest.div_ceil(BLOCK_SIZE), "blocks beyond the end of an answer");
@@ -240,6 +298,12 @@ impl Simulation {
 
     fn check(&self) {
         self.scheduler.check_integrity().unwrap();
+        let pool = self.scheduler.cache.pool();
+        let mut written = self.in_flight.iter().flat_map(|step| &step.writes);
+        assert!(
+            written.all(|&block| pool.references(block) == 1),
+            "what a step writes to is one owner's until it ends"
+        );
         let stats = self.scheduler.stats();
         assert_eq!(self.scheduler.queue.num_inside(), stats.running + stats.waiting, "accounts of those inside");
     }
@@ -257,22 +321,12 @@ impl Simulation {
     fn poll(&mut self) {
         let time = self.now - self.started;
         let clients = &mut self.clients;
-        self.live.retain(|&index| {
-            let client = &mut clients[index];
-            while let Some(event) = client.events.as_mut().and_then(|events| events.try_recv().ok()) {
-                client.take(event, time);
-                if client.leaves_after == Some(client.tokens.len()) && client.end.is_none() {
-                    client.events = None;
-                    client.end = Some(End::Left);
-                }
-            }
-            client.end.is_none()
-        });
+        self.live.retain(|&index| clients[index].poll(time));
     }
 
     /// What must hold when everything is over: the right tokens, one end each, the pool whole.
     pub fn check_ends(&self) {
-        assert!(self.scheduler.is_idle());
+        assert!(self.scheduler.is_idle() && self.pipeline.is_empty());
         for (index, client) in self.clients.iter().enumerate() {
             let end = client.end.as_ref().unwrap_or_else(|| panic!("client {index} never came to its end"));
             let answer = MockExecutor::answer(&self.mock, &client.request.prompt, client.request.max_tokens);
@@ -288,41 +342,5 @@ impl Simulation {
         assert_eq!((stats.running, stats.waiting, stats.kv_blocks_used), (0, 0, 0));
         assert_eq!(self.scheduler.cache.pool().num_available(), self.scheduler.options.num_blocks);
         assert_eq!(self.admission.num_waiting(), 0);
-    }
-}
-
-impl Client {
-    fn take(&mut self, event: TokenEvent, time: Duration) {
-        assert!(self.end.is_none(), "an event after the last one");
-        match event {
-            TokenEvent::Started { cached_tokens, queue_wait } => {
-                assert!(self.started.is_none(), "started twice");
-                self.started = Some(self.submitted + queue_wait);
-                self.cached_tokens = cached_tokens;
-            }
-            TokenEvent::Prompt(logprobs) => {
-                assert!(!self.prompt_told && self.tokens.is_empty());
-                assert_eq!(logprobs.len(), self.request.prompt.len());
-                self.prompt_told = true;
-            }
-            TokenEvent::Token { id, .. } => {
-                assert!(self.started.is_some());
-                assert_eq!(self.prompt_told, self.request.prompt_logprobs.is_some());
-                self.tokens.push(id);
-                self.token_times.push(time);
-            }
-            TokenEvent::Finished { reason, usage } => self.end = Some(End::Finished(reason, usage)),
-            TokenEvent::Failed(error) => self.end = Some(End::Failed(error)),
-        }
-    }
-
-    pub fn time_to_first_token(&self) -> Duration {
-        self.token_times[0].saturating_sub(self.submitted)
-    }
-
-    /// The longest time between two tokens within a span of time.
-    pub fn worst_gap(&self, from: Duration, to: Duration) -> Duration {
-        let gaps = self.token_times.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
-        gaps.map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
     }
 }

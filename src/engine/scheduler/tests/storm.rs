@@ -1,5 +1,5 @@
 //! Thousands of random requests of every kind at once, under plenty and under want, with answers that repeat themselves
-//! and with answers that do not.
+//! and with answers that do not, on a device that waits for its host and on one that does not.
 
 use std::time::Duration;
 
@@ -96,6 +96,11 @@ impl Storm {
     }
 }
 
+/// The same with steps one after the other and with steps that overlap.
+fn in_turn_and_ahead(mock: &MockOptions) -> impl Iterator<Item = MockOptions> {
+    [0, 1].into_iter().map(|steps_ahead| MockOptions { steps_ahead, ..mock.clone() })
+}
+
 /// Answers that repeat what stands so many tokens before, mostly.
 fn quoting(distance: usize) -> MockOptions {
     MockOptions { quotes: Some(distance), ..MockOptions::default() }
@@ -107,11 +112,13 @@ fn finished(client: &Client) -> bool {
 
 #[test]
 fn everyone_ends_exactly_once_with_room_for_all() {
-    let options = EngineOptions { max_context: 1000, ..options() };
-    let simulation = Storm::new(1, options, MockOptions::default()).run(3000, 2);
-    let finished = simulation.clients.iter().filter(|client| finished(client)).count();
-    assert!(finished > 1500, "only {finished} of 3000 finished");
-    assert!(simulation.scheduler.stats().prefix_hits > 0);
+    for mock in in_turn_and_ahead(&MockOptions::default()) {
+        let options = EngineOptions { max_context: 1000, ..options() };
+        let simulation = Storm::new(1, options, mock).run(3000, 2);
+        let finished = simulation.clients.iter().filter(|client| finished(client)).count();
+        assert!(finished > 1500, "only {finished} of 3000 finished");
+        assert!(simulation.scheduler.stats().prefix_hits > 0);
+    }
 }
 
 #[test]
@@ -125,18 +132,21 @@ fn everyone_ends_exactly_once_when_blocks_are_short() {
             ..options()
         };
         let mock = if seed < 6 { MockOptions::default() } else { quoting(seed as usize) };
-        let simulation = Storm::new(100 + seed, starved, mock).run(1500, 2);
-        let stats = simulation.scheduler.stats();
-        assert!(stats.preemptions > 0, "nothing was short with seed {seed}");
-        assert_eq!(stats.prefix_hits > 0, seed != 5);
-        assert_eq!(stats.accepted_tokens > 0, seed >= 6, "{stats:?}");
+        for mock in in_turn_and_ahead(&mock) {
+            let simulation = Storm::new(100 + seed, starved.clone(), mock).run(1500, 2);
+            let stats = simulation.scheduler.stats();
+            assert!(stats.preemptions > 0, "nothing was short with seed {seed}");
+            assert_eq!(stats.prefix_hits > 0, seed != 5);
+            assert_eq!(stats.accepted_tokens > 0, seed >= 6, "{stats:?}");
+        }
     }
 }
 
 #[test]
 fn everyone_ends_exactly_once_with_a_single_slot() {
     let single = EngineOptions { num_blocks: 9, max_sequences: 1, max_tokens_per_step: 40, ..options() };
-    for mock in [MockOptions::default(), quoting(40)] {
+    let mocks = [MockOptions::default(), quoting(40)];
+    for mock in mocks.iter().flat_map(in_turn_and_ahead) {
         let simulation = Storm::new(7, single.clone(), mock.clone()).run(800, 2);
         assert_eq!(simulation.scheduler.stats().accepted_tokens > 0, mock.quotes.is_some());
     }
@@ -146,16 +156,22 @@ fn everyone_ends_exactly_once_with_a_single_slot() {
 fn everyone_ends_exactly_once_with_many_drafts() {
     for (seed, max_sequences) in [(1, 2), (2, 5), (3, 32)] {
         let few = EngineOptions { max_sequences, num_blocks: 120, max_context: 700, ..options() };
-        let stats = Storm::new(20 + seed, few, quoting(11)).run(1000, 40).scheduler.stats();
-        let wrong = stats.drafted_tokens - stats.accepted_tokens;
-        assert!(stats.accepted_tokens > 500 && wrong > 100, "{stats:?}");
+        for mock in in_turn_and_ahead(&quoting(11)) {
+            let stats = Storm::new(20 + seed, few.clone(), mock).run(1000, 40).scheduler.stats();
+            let wrong = stats.drafted_tokens - stats.accepted_tokens;
+            assert!(stats.accepted_tokens > 500 && wrong > 100, "{stats:?}");
+        }
     }
 }
 
 #[test]
 fn failures_take_their_own_batch_and_nothing_else() {
-    let options = EngineOptions { num_blocks: 64, max_sequences: 8, ..options() };
     let mock = MockOptions { failing_token: Some(7), not_finite_token: Some(11), ..quoting(20) };
+    in_turn_and_ahead(&mock).for_each(fail_among_others);
+}
+
+fn fail_among_others(mock: MockOptions) {
+    let options = EngineOptions { num_blocks: 64, max_sequences: 8, ..options() };
     let mut storm = Storm::new(9, options, mock);
     for _ in 0..600 {
         let mut request = storm.random_request();
@@ -180,13 +196,17 @@ fn failures_take_their_own_batch_and_nothing_else() {
 
 #[test]
 fn stopping_tells_everybody() {
-    let mut storm = Storm::new(3, EngineOptions { max_sequences: 4, ..options() }, MockOptions::default());
-    for _ in 0..50 {
-        storm.arrive();
+    for (mock, steps) in in_turn_and_ahead(&MockOptions::default()).zip([1, 5]) {
+        let mut storm = Storm::new(3, EngineOptions { max_sequences: 4, ..options() }, mock);
+        for _ in 0..50 {
+            storm.arrive();
+        }
+        for _ in 0..steps {
+            storm.simulation.step();
+        }
+        storm.simulation.scheduler.fail_all(&EngineError::Stopped);
+        storm.simulation.run();
+        storm.simulation.check_ends();
+        assert!(storm.simulation.clients.iter().any(|client| client.end == Some(End::Failed(EngineError::Stopped))));
     }
-    storm.simulation.step();
-    storm.simulation.scheduler.fail_all(&EngineError::Stopped);
-    storm.simulation.run();
-    storm.simulation.check_ends();
-    assert!(storm.simulation.clients.iter().any(|client| client.end == Some(End::Failed(EngineError::Stopped))));
 }

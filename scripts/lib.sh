@@ -30,6 +30,13 @@ need_build_tools() {
   command -v cc >/dev/null || apt_install gcc libc6-dev
 }
 
+# test_workspace ARGUMENT…: `cargo test` of all crates in one build, that with the feature `cuda-emulation`: kernels for
+# NVIDIA cards run on this processor. The program beside the tests is of that build too.
+test_workspace() {
+  command -v c++ >/dev/null || apt_install g++
+  cargo test --release --workspace --features cuda-emulation --locked "$@"
+}
+
 # Python 3 with a working pip, inside a virtual environment of ours: Debian's own may not be installed into.
 # need_python NAME REQUIREMENT…: prints nothing, makes $CACHE/venv-NAME/bin/python.
 need_python() {

@@ -31,12 +31,12 @@ kill_loop() {
 
 # Every fuzz body for longer, from new seeds.
 fuzz() {
-  FUZZ_SECONDS=${FUZZ_SECONDS:-120} cargo test --release --locked --test fuzz
+  FUZZ_SECONDS=${FUZZ_SECONDS:-120} test_workspace --test fuzz
 }
 
 # Tests that measure times: ignored elsewhere, for they need a machine that has nothing else to do.
 timings() {
-  cargo test --release --workspace --locked -- --ignored --test-threads 1
+  test_workspace -- --ignored --test-threads 1
 }
 
 peers() {

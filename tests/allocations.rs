@@ -61,7 +61,7 @@ fn runner() -> ModelRunner {
     let model = Model::load(&ModelFile::open(&path).unwrap(), &compute, 512, SEQUENCES, &mut |_| {}).unwrap();
     let blocks = SEQUENCES * (PROMPT + STEPS).div_ceil(BLOCK_SIZE);
     let kv = KvCache::new(model.config(), KvCacheType::F16, blocks, &compute).unwrap();
-    ModelRunner::new(model, kv, compute)
+    ModelRunner::new(model, kv, &compute).unwrap()
 }
 
 /// Sequences that sample in every way that makes lists of its own.

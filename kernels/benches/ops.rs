@@ -12,7 +12,9 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{BLOCK_SIZE, Compute, GgmlType, KvCacheType, KvLayer, Operand, PackedMatrix, RopeStyle, RopeTable, Span};
+use kernels::{
+    BLOCK_SIZE, Compute, GgmlType, KvCacheType, KvLayer, Operand, PackedMatrix, RopeStyle, RopeTable, Span, StepRows,
+};
 
 use machine::{BEYOND_CACHES, Peaks, seconds};
 
@@ -109,7 +111,7 @@ impl Bench {
         let mut rng = fastrand::Rng::with_seed(1);
         row("embed, Q8_0", bytes + tokens * q8_0_bytes(WIDTH), &mut || {
             let ids: Vec<u32> = (0..tokens).map(|_| rng.u32(0..table.rows() as u32)).collect();
-            compute.embed(&table, &ids, &x).unwrap();
+            compute.embed(&table, &StepRows::new(&ids, &[]), None, &x).unwrap();
         });
         let bias = vector(WIDTH);
         row("add_bias", 2 * bytes, &mut || compute.add_bias(&x, &bias).unwrap());
@@ -117,7 +119,7 @@ impl Bench {
         row("head_norm", 2 * bytes, &mut || compute.head_norm(&x, 0, WIDTH / HEAD_DIM, &weight, 1e-5).unwrap());
         let kept: Vec<u32> = (0..tokens as u32).filter(|row| row % 2 == 1).collect();
         if !kept.is_empty() {
-            row("keep_rows, every second", bytes, &mut || compute.keep_rows(&x, &kept).unwrap());
+            row("keep_rows, every second", bytes, &mut || compute.keep_rows(&x, &StepRows::new(&kept, &[])).unwrap());
         }
     }
 
@@ -146,7 +148,7 @@ impl Bench {
         let row_bytes = (2 * NUM_HEADS + 2 * NUM_KV_HEADS) * HEAD_DIM * size_of::<f32>() + stored;
         let name = format!("rope_and_store, {cache_type}, {sequences} x {query_len}");
         self.row(&name, &Work::Bytes(sequences * query_len * row_bytes), || {
-            self.compute.rope_and_store(&qkv, &rope, &spans, &layer).unwrap();
+            self.compute.rope_and_store(&qkv, &rope, &StepRows::new(&[], &spans), &layer).unwrap();
         });
     }
 
@@ -170,7 +172,7 @@ impl Bench {
         let layers = filled_layers(&self.compute, spans, num_blocks, cache_type);
         let mut layer = layers.iter().cycle();
         self.row(name, work, || {
-            self.compute.attention(&qkv, spans, layer.next().unwrap(), 0.125, None, &out).unwrap();
+            self.compute.attention(&qkv, &StepRows::new(&[], spans), layer.next().unwrap(), 0.125, None, &out).unwrap();
         });
     }
 }
@@ -219,7 +221,7 @@ fn filled_layers(compute: &Compute, spans: &[Span], num_blocks: usize, cache_typ
         for &block in spans.iter().flat_map(|span| &span.block_table) {
             let (query_start, query_len, context_len) = (0, BLOCK_SIZE, BLOCK_SIZE);
             let span = Span { query_start, query_len, context_len, block_table: vec![block] };
-            compute.rope_and_store(&qkv, &rope, &[span], &layer).unwrap();
+            compute.rope_and_store(&qkv, &rope, &StepRows::new(&[], &[span]), &layer).unwrap();
         }
         layer
     };

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device;
 
+use crate::gpu::Gpu;
 use crate::ops::attention::Plan;
 use crate::ops::linear::ActivationBuffer;
 use crate::pool::Pool;
+use crate::sampling::{DeviceSampler, SamplerSizes};
 use crate::scratch::{Buffer, Scratch};
 use crate::shared::Shared;
-use crate::{Error, Result};
+use crate::{CardInfo, Error, Result};
 
 /// An instruction set that the matrix kernels are built for, chosen at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +97,7 @@ pub struct Compute {
 
 #[derive(Debug)]
 struct Inner {
-    device: Device,
+    gpu: Option<Arc<Gpu>>,
     isa: Isa,
     activations: Activations,
     activation_buffer: Mutex<ActivationBuffer>,
@@ -118,15 +120,28 @@ impl Compute {
         if !isa.is_available() {
             return Err(Error::Isa { asked: isa, best });
         }
-        Self::with_isa(isa, options)
+        Self::new(None, isa, options)
+    }
+
+    /// A handle whose operations run on the NVIDIA card with this index. `options` are for what stays on the CPU.
+    ///
+    /// # Errors
+    /// As [`Compute::cpu`], and when the build has no CUDA, there is no driver, it is too old, or there is no such card.
+    pub fn cuda(ordinal: usize, options: ComputeOptions) -> Result<Self> {
+        Self::new(Some(Arc::new(Gpu::open(ordinal)?)), options.isa.unwrap_or_else(Isa::detect), options)
     }
 
     /// As [`Compute::cpu`] with `isa`, which the machine must have, or a test provide.
+    #[cfg(test)]
     pub(crate) fn with_isa(isa: Isa, options: ComputeOptions) -> Result<Self> {
+        Self::new(None, isa, options)
+    }
+
+    fn new(gpu: Option<Arc<Gpu>>, isa: Isa, options: ComputeOptions) -> Result<Self> {
         let pool = Pool::new(options.threads).map_err(Error::Threads)?;
         let scratch = Scratch::new(pool.threads());
         let inner = Inner {
-            device: Device::Cpu,
+            gpu,
             isa,
             activations: options.activations,
             pool,
@@ -139,7 +154,25 @@ impl Compute {
 
     /// Where the tensors of this handle live.
     pub fn device(&self) -> &Device {
-        &self.inner.device
+        self.gpu().map_or(&Device::Cpu, Gpu::device)
+    }
+
+    /// The card, if that is where operations run.
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        self.inner.gpu.as_deref()
+    }
+
+    /// What the card says of itself, if operations run on one.
+    pub fn card(&self) -> Option<&CardInfo> {
+        self.gpu().map(Gpu::info)
+    }
+
+    /// A sampler on the card, if operations run on one.
+    ///
+    /// # Errors
+    /// When the card's memory does not suffice or the vocabulary is too large.
+    pub fn sampler(&self, sizes: SamplerSizes) -> Result<Option<DeviceSampler>> {
+        self.inner.gpu.as_ref().map(|gpu| DeviceSampler::new(Arc::clone(gpu), sizes)).transpose()
     }
 
     /// The instruction set in use.

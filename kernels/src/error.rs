@@ -25,6 +25,12 @@ pub enum Error {
     /// The operating system refused memory.
     #[error("no memory for packed weights: {0}")]
     Memory(#[source] std::io::Error),
+    /// The card, its driver or this build cannot do what was asked; the text says what helps.
+    #[error("{0}")]
+    Card(String),
+    /// The card has failed while it worked: nothing more can come from it before the process starts again.
+    #[error("the card has failed: {0}")]
+    CardFailed(String),
     /// Candle's own error.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -66,6 +66,13 @@ impl KvLayer {
     ) -> Result<Self> {
         let half_bytes = cache_type.half_page_bytes(head_dim);
         let halves = num_blocks * num_kv_heads * 2;
+        if !device.is_cpu() {
+            let (elements, dtype) = match cache_type {
+                KvCacheType::F16 => (half_bytes / size_of::<f16>(), DType::F16),
+                KvCacheType::Q8 => (half_bytes, DType::U8),
+            };
+            return Ok(Self { pages: Tensor::zeros((num_blocks, num_kv_heads, 2, elements), dtype, device)? });
+        }
         // Zeros of an integer type come from the system untouched: a block costs memory when it is first written.
         let pages = match cache_type {
             KvCacheType::F16 => {

@@ -10,6 +10,7 @@ mod compute;
 mod error;
 mod formats;
 mod ggml_type;
+mod gpu;
 mod hadamard;
 mod kv;
 #[cfg(target_os = "linux")]
@@ -19,10 +20,13 @@ mod memory;
 mod ops;
 mod packed;
 mod pool;
+mod recordings;
 mod rows;
+pub mod sampling;
 mod scratch;
 mod shared;
 mod simd;
+mod step;
 #[cfg(test)]
 mod testing;
 
@@ -31,9 +35,12 @@ pub use error::{Error, Result};
 pub use formats::block::IQ4_VALUES;
 pub use formats::dequantise;
 pub use ggml_type::GgmlType;
+pub use gpu::{CARD_SUPPORT, CardInfo, CardSteps, CardSupport, KernelTime};
 pub use kv::{BLOCK_SIZE, KvCacheType, KvLayer, Span};
 #[cfg(target_os = "linux")]
 pub use large_pages::move_to_large_pages;
 pub use ops::linear::Operand;
 pub use ops::rope::{RopeStyle, RopeTable};
 pub use packed::PackedMatrix;
+pub use recordings::Recordings;
+pub use step::{AttentionShape, StepCapacity, StepMemory, StepRows};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use crate::formats::{CHUNK, Codec, GROUP, read_floats};
+use crate::gpu::{RawRows, TilePart, tile_bytes};
 use crate::lines::Line;
 use crate::memory::Memory;
 use crate::shared::Shared;
@@ -19,8 +20,17 @@ use crate::{Compute, Error, GgmlType, Result};
 pub struct PackedMatrix {
     rows: usize,
     columns: usize,
-    parts: Vec<Arc<Part>>,
+    parts: Parts,
     precise: bool,
+}
+
+/// Rows of several types, where they are multiplied.
+#[derive(Debug, Clone)]
+enum Parts {
+    /// In this machine's memory.
+    Host(Vec<Arc<Part>>),
+    /// On a card.
+    Card(Vec<Arc<TilePart>>),
 }
 
 /// Rows of one type.
@@ -44,8 +54,14 @@ impl PackedMatrix {
     /// When `bytes` is not exactly `rows * columns / block_len * block_bytes` long, or `columns` is no multiple of the
     /// block length.
     pub fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
-        let part = Part::pack(compute, ggml_type, rows, columns, bytes)?;
-        Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
+        check_bytes(ggml_type, rows, columns, bytes)?;
+        let parts = if let Some(gpu) = compute.gpu() {
+            let part = TilePart::pack(compute, gpu, ggml_type, columns, RawRows { bytes, rows })?;
+            Parts::Card(vec![Arc::new(part)])
+        } else {
+            Parts::Host(vec![Arc::new(Part::pack(compute, ggml_type, rows, columns, bytes)?)])
+        };
+        Ok(Self { rows, columns, parts, precise: false })
     }
 
     /// A matrix that was packed before, on a machine and by a program that pack the same: what [`PackedMatrix::packed`]
@@ -55,12 +71,12 @@ impl PackedMatrix {
     /// When `columns` is no multiple of the block length, or the matrix does not lie in the map.
     pub fn mapped(ggml_type: GgmlType, rows: usize, columns: usize, map: &Arc<Mmap>, start: usize) -> Result<Self> {
         let part = Part::mapped(ggml_type, rows, columns, map, start)?;
-        Ok(Self { rows, columns, parts: vec![Arc::new(part)], precise: false })
+        Ok(Self { rows, columns, parts: Parts::Host(vec![Arc::new(part)]), precise: false })
     }
 
-    /// The packed bytes, part by part, for [`PackedMatrix::mapped`].
+    /// The packed bytes, part by part, for [`PackedMatrix::mapped`]; nothing of a matrix on a card.
     pub fn packed(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(|part| &*part.memory)
+        self.parts().iter().map(|part| &*part.memory)
     }
 
     /// Stacks matrices of equal `columns` on top of each other: outputs follow each other in this order.
@@ -75,7 +91,8 @@ impl PackedMatrix {
             return Err(Error::shape("stack", format!("a part has {} columns, the first {columns}", other.columns)));
         }
         let rows = parts.iter().map(Self::rows).sum();
-        Ok(Self { rows, columns, parts: parts.into_iter().flat_map(|part| part.parts).collect(), precise: false })
+        let parts = parts.into_iter().map(|matrix| matrix.parts).reduce(Parts::followed_by);
+        Ok(Self { rows, columns, parts: parts.unwrap_or(Parts::Host(Vec::new())), precise: false })
     }
 
     /// The same matrix, whose products take activations as two int8 terms, the second one being what the first one's
@@ -99,9 +116,12 @@ impl PackedMatrix {
         self.columns
     }
 
-    /// Bytes that the packed form takes in memory.
+    /// Bytes that the packed form takes, in this machine's memory or on the card.
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.memory.len()).sum()
+        match &self.parts {
+            Parts::Host(parts) => parts.iter().map(|part| part.memory.len()).sum(),
+            Parts::Card(parts) => parts.iter().map(|part| part.bytes()).sum(),
+        }
     }
 
     /// Bytes that a matrix of this type and shape takes once it is packed.
@@ -110,20 +130,53 @@ impl PackedMatrix {
         (rows.div_ceil(unit_rows) * stride).next_multiple_of(size_of::<Line>())
     }
 
+    /// Checks that it lies where the handle's operations run.
+    ///
+    /// # Errors
+    /// When it was packed by a handle of another device.
+    pub(crate) fn check_place(&self, op: &'static str, compute: &Compute) -> Result<()> {
+        if matches!(self.parts, Parts::Card(_)) == compute.gpu().is_some() {
+            return Ok(());
+        }
+        Err(Error::shape(op, "the matrix was packed for another device"))
+    }
+
+    /// The same on a card.
+    pub fn card_bytes(ggml_type: GgmlType, rows: usize, columns: usize) -> usize {
+        tile_bytes(ggml_type, rows, columns)
+    }
+
+    /// The parts in this machine's memory.
     pub(crate) fn parts(&self) -> &[Arc<Part>] {
-        &self.parts
+        match &self.parts {
+            Parts::Host(parts) => parts,
+            Parts::Card(_) => &[],
+        }
+    }
+
+    /// The parts on a card.
+    pub(crate) fn tile_parts(&self) -> &[Arc<TilePart>] {
+        match &self.parts {
+            Parts::Host(_) => &[],
+            Parts::Card(parts) => parts,
+        }
+    }
+}
+
+impl Parts {
+    /// Both, which one handle has packed.
+    fn followed_by(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Host(parts), Self::Host(others)) => Self::Host([parts, others].concat()),
+            (Self::Card(parts), Self::Card(others)) => Self::Card([parts, others].concat()),
+            _ => unreachable!("one handle packs all matrices of a model"),
+        }
     }
 }
 
 impl Part {
     fn pack(compute: &Compute, ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<Self> {
-        check_columns(ggml_type, rows, columns)?;
-        let row_bytes = (columns / ggml_type.block_len()).checked_mul(ggml_type.block_bytes());
-        let expected = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows));
-        let (Some(row_bytes), Some(true)) = (row_bytes, expected.map(|expected| expected == bytes.len())) else {
-            let message = format!("{} bytes for ({rows}, {columns}) of {}", bytes.len(), ggml_type.name());
-            return Err(Error::shape("pack", message));
-        };
+        let row_bytes = bytes.len() / rows;
         let codec = Codec::new(ggml_type);
         let (unit_rows, stride) = unit(codec.as_ref(), ggml_type, columns);
         let units = rows.div_ceil(unit_rows);
@@ -167,6 +220,16 @@ impl Part {
         }
         read_floats(self.ggml_type, &self.unit(row)[start * self.ggml_type.block_bytes()..], out);
     }
+}
+
+fn check_bytes(ggml_type: GgmlType, rows: usize, columns: usize, bytes: &[u8]) -> Result<()> {
+    check_columns(ggml_type, rows, columns)?;
+    let row_bytes = (columns / ggml_type.block_len()).checked_mul(ggml_type.block_bytes());
+    if row_bytes.and_then(|row_bytes| row_bytes.checked_mul(rows)) == Some(bytes.len()) {
+        return Ok(());
+    }
+    let message = format!("{} bytes for ({rows}, {columns}) of {}", bytes.len(), ggml_type.name());
+    Err(Error::shape("pack", message))
 }
 
 fn check_columns(ggml_type: GgmlType, rows: usize, columns: usize) -> Result<()> {

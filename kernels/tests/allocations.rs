@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::{DType, Device, Tensor};
 use kernels::{
     Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvCacheType, KvLayer, Operand, PackedMatrix, RopeStyle,
-    RopeTable, Span,
+    RopeTable, Span, StepRows,
 };
 
 struct Counting;
@@ -48,6 +48,7 @@ fn repeated_steps_allocate_nothing_of_size() {
     // A long prompt's chunk; one token far out, whose positions are split over the threads.
     for (query_len, context_len) in [(600, 1300), (1, 2048)] {
         let spans = [Span { query_start: 0, query_len, context_len, block_table: block_table.clone() }];
+        let step = StepRows::new(&[], &spans);
         let qkv = zeros(query_len, (num_heads + 2 * num_kv_heads) * head_dim);
         let attended = zeros(query_len, num_heads * head_dim);
         let gate_up = zeros(query_len, 2 * 576);
@@ -61,12 +62,12 @@ fn repeated_steps_allocate_nothing_of_size() {
             ("linear of gate", &|| compute.linear_add(&matrix, Operand::Gated(&gate_up), &out)),
             ("head_norm", &|| compute.head_norm(&qkv, 0, num_heads, &head_weight, 1e-5)),
             ("add_bias", &|| compute.add_bias(&qkv, &bias)),
-            ("rope_and_store", &|| compute.rope_and_store(&qkv, &rope, &spans, &layer)),
-            ("attention", &|| compute.attention(&qkv, &spans, &layer, 0.125, None, &attended)),
-            ("rope_and_store, q8", &|| compute.rope_and_store(&qkv, &rope, &spans, &q8_layer)),
-            ("attention, q8", &|| compute.attention(&qkv, &spans, &q8_layer, 0.125, None, &attended)),
-            ("windowed attention", &|| compute.attention(&qkv, &spans, &layer, 0.125, Some(700), &attended)),
-            ("keep_rows", &|| compute.keep_rows(&out, &[query_len as u32 - 1])),
+            ("rope_and_store", &|| compute.rope_and_store(&qkv, &rope, &step, &layer)),
+            ("attention", &|| compute.attention(&qkv, &step, &layer, 0.125, None, &attended)),
+            ("rope_and_store, q8", &|| compute.rope_and_store(&qkv, &rope, &step, &q8_layer)),
+            ("attention, q8", &|| compute.attention(&qkv, &step, &q8_layer, 0.125, None, &attended)),
+            ("windowed attention", &|| compute.attention(&qkv, &step, &layer, 0.125, Some(700), &attended)),
+            ("keep_rows", &|| compute.keep_rows(&out, &StepRows::new(&[query_len as u32 - 1], &[]))),
         ];
         for (name, operation) in operations {
             // Which thread meets which tile is chance, so its memory may grow late; what every call allocates is the

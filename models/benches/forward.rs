@@ -2,14 +2,17 @@
 //!
 //!     cargo bench --workspace --bench forward [-- model.gguf [case…]]
 //!
-//! Prints milliseconds of a step (median and best), tokens/s, and bytes of weights read per second of the best step.
+//! Prints milliseconds of a step (median and best), tokens/s, and bytes of weights read per second of the best step. With
+//! `DEVICE=cuda` the steps run on the first card, and its kernels' launches and times are told for each case.
 #![expect(clippy::print_stdout, reason = "a table for the reader")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvCacheType, Span};
+use candle_core::{Device, Tensor};
+use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KernelTime, KvCacheType, Span};
 use models::{ForwardBatch, KvCache, Model, ModelFile};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -25,7 +28,7 @@ struct Case {
     context: usize,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     Case { name: "prefill-128", sequences: 1, tokens: 128, context: 128 },
     Case { name: "prefill-512", sequences: 1, tokens: 512, context: 512 },
     Case { name: "prefill-2048", sequences: 1, tokens: 512, context: 2048 },
@@ -37,6 +40,9 @@ const CASES: [Case; 11] = [
     Case { name: "decode-32", sequences: 32, tokens: 1, context: 160 },
     Case { name: "decode-1-2048", sequences: 1, tokens: 1, context: 2048 },
     Case { name: "decode-32-1024", sequences: 32, tokens: 1, context: 1024 },
+    Case { name: "decode-64", sequences: 64, tokens: 1, context: 160 },
+    Case { name: "decode-64-1536", sequences: 64, tokens: 1, context: 1536 },
+    Case { name: "prefill-1000", sequences: 1, tokens: 1000, context: 1000 },
 ];
 
 fn main() -> Result<()> {
@@ -48,8 +54,13 @@ fn main() -> Result<()> {
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
 
     let file = ModelFile::open(&path)?;
-    let compute = Compute::cpu(ComputeOptions { threads, isa: None, activations: Activations::Int8 })?;
-    let mut model = Model::load(&file, &compute, 512, 32, &mut |_| ())?;
+    let options = ComputeOptions { threads, isa: None, activations: Activations::Int8 };
+    let on_card = std::env::var("DEVICE").is_ok_and(|device| device == "cuda");
+    let compute = if on_card { Compute::cuda(0, options)? } else { Compute::cpu(options)? };
+    let (max_tokens, max_logit_rows) = CASES
+        .iter()
+        .fold((0, 0), |(tokens, rows), case| (tokens.max(case.sequences * case.tokens), rows.max(case.sequences)));
+    let mut model = Model::load(&file, &compute, max_tokens, max_logit_rows, &mut |_| ())?;
     let (isa, gib) = (compute.isa(), model.weight_bytes() as f64 / f64::from(1 << 30));
     println!("{}: {gib:.2} GiB of packed weights, {isa}, {threads} threads\n", path.display());
     println!("| step | median ms | best ms | tokens/s | weights GB/s |\n|---|---:|---:|---:|---:|");
@@ -61,7 +72,7 @@ fn main() -> Result<()> {
         let begin = Instant::now();
         while times.len() < 3 || begin.elapsed() < CASE {
             let step = Instant::now();
-            model.forward(&batch, &kv)?;
+            finish(&model.forward(&batch, &kv)?)?;
             times.push(step.elapsed().as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
@@ -69,8 +80,38 @@ fn main() -> Result<()> {
         let rows = (case.sequences * case.tokens) as f64;
         let bandwidth = model.weight_bytes() as f64 / best / 1e9;
         println!("| {} | {:.2} | {:.2} | {:.0} | {bandwidth:.1} |", case.name, median * 1e3, best * 1e3, rows / median);
+        if on_card {
+            let kernels = compute.profile(|| model.forward(&batch, &kv).map(drop))?;
+            print_kernels(&kernels, model.config().num_layers, median);
+        }
     }
     Ok(())
+}
+
+/// Waits for a step: its logits are brought to the CPU, of a wide step one row.
+fn finish(logits: &Tensor) -> Result<()> {
+    logits.narrow(0, 0, 1)?.to_device(&Device::Cpu)?;
+    Ok(())
+}
+
+/// Launches of a layer, what each kernel takes of a step, and what a step takes besides.
+fn print_kernels(times: &[KernelTime], num_layers: usize, step: f64) {
+    let mut by_kernel: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    for KernelTime { kernel, time } in times {
+        let (count, total) = by_kernel.entry(kernel).or_default();
+        *count += 1;
+        *total += time.as_secs_f64();
+    }
+    let kernels: f64 = by_kernel.values().map(|(_, total)| total).sum();
+    let launches = times.len() as f64 / num_layers as f64;
+    println!(
+        "  {launches:.1} launches a layer; kernels one by one {:.3} ms, the step {:.3} ms",
+        kernels * 1e3,
+        step * 1e3
+    );
+    for (kernel, (count, total)) in by_kernel {
+        println!("  {kernel:<36} {count:>4} x {:>9.2} us", 1e6 * total / count as f64);
+    }
 }
 
 impl Case {

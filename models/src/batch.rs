@@ -1,13 +1,13 @@
 //! What a step looks like to a model: rows of tokens, the spans they belong to, and the paged cache.
 
-use kernels::{BLOCK_SIZE, Compute, KvCacheType, KvLayer, Span};
+use kernels::{BLOCK_SIZE, KvCacheType, KvLayer, Span, sampling::pending_slot};
 
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, Placement, Result};
 
 /// The rows of one step, of all its sequences.
 #[derive(Debug, Clone, Default)]
 pub struct ForwardBatch {
-    /// Token ids, `(num_tokens)`.
+    /// Token ids, `(num_tokens)`; of tokens that only the device knows, [pending](kernels::sampling::pending) ones.
     pub token_ids: Vec<u32>,
     /// The sequences' parts; together they cover all rows, in order.
     pub spans: Vec<Span>,
@@ -17,11 +17,19 @@ pub struct ForwardBatch {
 
 impl ForwardBatch {
     /// Proves the step sound, so that no kernel can reach outside embedding, workspace or cache: spans cover the rows
-    /// in order, tables cover their contexts, ids are in range.
-    pub(crate) fn check(&self, vocab_size: usize, num_blocks: usize) -> Result<()> {
+    /// in order, tables cover their contexts, ids are in range, pending ones in that of `num_slots`.
+    pub(crate) fn check(&self, vocab_size: usize, num_blocks: usize, num_slots: usize) -> Result<()> {
         let num_tokens = self.token_ids.len();
-        if let Some(id) = self.token_ids.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(Error::Batch(format!("token {id} is outside the vocabulary of {vocab_size}")));
+        for &id in &self.token_ids {
+            match pending_slot(id) {
+                None if id as usize >= vocab_size => {
+                    return Err(Error::Batch(format!("token {id} is outside the vocabulary of {vocab_size}")));
+                }
+                Some(slot) if slot >= num_slots => {
+                    return Err(Error::Batch(format!("slot {slot} is outside the sampler's {num_slots}")));
+                }
+                _ => {}
+            }
         }
         let mut next_row = 0;
         for span in &self.spans {
@@ -62,15 +70,25 @@ pub struct KvCache {
     pub layers: Vec<KvLayer>,
     /// Blocks in every layer.
     pub num_blocks: usize,
+    /// How keys and values are kept.
+    pub cache_type: KvCacheType,
 }
 
 impl KvCache {
     /// A zeroed cache of `num_blocks` blocks per layer.
-    pub fn new(config: &ModelConfig, cache_type: KvCacheType, num_blocks: usize, compute: &Compute) -> Result<Self> {
+    pub fn new(
+        config: &ModelConfig,
+        cache_type: KvCacheType,
+        num_blocks: usize,
+        placement: impl Into<Placement>,
+    ) -> Result<Self> {
         let (heads, head_dim) = (config.num_kv_heads, config.head_dim);
-        let layer = |_| KvLayer::new(num_blocks, heads, head_dim, cache_type, compute.device());
-        let layers = (0..config.num_layers).map(layer).collect::<kernels::Result<_>>()?;
-        Ok(Self { layers, num_blocks })
+        let placement = placement.into();
+        let stages = placement.stages(config.num_layers).into_iter();
+        let devices = stages.flat_map(|(compute, layers)| layers.map(|_| compute.device()));
+        let layer = |device| KvLayer::new(num_blocks, heads, head_dim, cache_type, device);
+        let layers = devices.map(layer).collect::<kernels::Result<_>>()?;
+        Ok(Self { layers, num_blocks, cache_type })
     }
 
     /// Bytes that one block takes over all layers, keys and values.
@@ -101,7 +119,9 @@ mod tests {
 
     #[test]
     fn an_unsound_step_is_refused() {
-        assert!(sound().check(5, 3).is_ok());
+        assert!(sound().check(5, 3, 0).is_ok());
+        let pending = ForwardBatch { token_ids: vec![1, 2, 3, kernels::sampling::pending(1)], ..sound() };
+        assert!(pending.check(5, 3, 2).is_ok() && pending.check(5, 3, 1).is_err());
         let broken: [(&str, Spoil); 9] = [
             ("token outside the vocabulary", |b| b.token_ids[1] = 5),
             ("rows of no span", |b| b.token_ids.push(0)),
@@ -116,7 +136,7 @@ mod tests {
         for (what, spoil) in broken {
             let mut batch = sound();
             spoil(&mut batch);
-            assert!(matches!(batch.check(5, 3), Err(Error::Batch(_))), "{what} was let through");
+            assert!(matches!(batch.check(5, 3, 0), Err(Error::Batch(_))), "{what} was let through");
         }
     }
 }

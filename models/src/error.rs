@@ -36,6 +36,11 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Whether the card has failed, and nothing more can come from it.
+    pub fn is_card_failure(&self) -> bool {
+        matches!(self, Self::Kernel(kernels::Error::CardFailed(_)))
+    }
+
     pub(crate) fn invalid(path: &Path, message: impl Into<String>) -> Self {
         Self::Invalid { path: path.to_owned(), message: message.into() }
     }

@@ -16,7 +16,7 @@ const PRECISE_BELOW: usize = 1024;
 pub(crate) struct Weights<'a> {
     file: &'a ModelFile,
     config: &'a ModelConfig,
-    compute: &'a Compute,
+    compute: Compute,
     progress: &'a mut dyn FnMut(f32),
     /// What the configuration says of every weight, by name.
     shapes: HashMap<String, Vec<usize>>,
@@ -30,7 +30,7 @@ impl<'a> Weights<'a> {
     pub(crate) fn new(
         file: &'a ModelFile,
         config: &'a ModelConfig,
-        compute: &'a Compute,
+        compute: &Compute,
         progress: &'a mut dyn FnMut(f32),
     ) -> Self {
         let shapes: HashMap<String, Vec<usize>> = config.weights().collect();
@@ -38,7 +38,7 @@ impl<'a> Weights<'a> {
         Self {
             file,
             config,
-            compute,
+            compute: compute.clone(),
             progress,
             shapes,
             elements_done: 0,
@@ -46,6 +46,16 @@ impl<'a> Weights<'a> {
             packed_bytes: 0,
             matrices: Vec::new(),
         }
+    }
+
+    /// What is read from now on is packed for this device.
+    pub(crate) fn pack_for(&mut self, compute: &Compute) {
+        self.compute = compute.clone();
+    }
+
+    /// The device that weights are packed for.
+    pub(crate) fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     pub(crate) fn config(&self) -> &'a ModelConfig {
@@ -68,7 +78,7 @@ impl<'a> Weights<'a> {
         let &[rows, columns] = view.shape.as_slice() else {
             return Err(self.invalid(format!("tensor {name} is no matrix: its shape is {:?}", view.shape)));
         };
-        let packed = self.file.packed().and_then(|packed| packed.matrix(self.compute, name, &view));
+        let packed = self.file.packed().and_then(|packed| packed.matrix(&self.compute, name, &view));
         let matrix = packed.map_or_else(|| self.pack(&view, rows, columns), Ok)?;
         self.matrices.push((name.to_owned(), matrix.clone()));
         self.done(rows * columns, matrix.bytes());
@@ -76,7 +86,7 @@ impl<'a> Weights<'a> {
     }
 
     fn pack(&self, view: &TensorView<'_>, rows: usize, columns: usize) -> Result<PackedMatrix> {
-        let matrix = PackedMatrix::pack(self.compute, view.ggml_type, rows, columns, view.bytes)?;
+        let matrix = PackedMatrix::pack(&self.compute, view.ggml_type, rows, columns, view.bytes)?;
         self.file.release(view.bytes);
         Ok(matrix)
     }

@@ -12,6 +12,8 @@ use super::check::{Origin, automatic, invalid, within};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawEngine {
+    pub device: String,
+    pub gpu_layers: usize,
     pub threads: usize,
     pub instruction_set: String,
     pub kv_cache_mib: usize,
@@ -27,13 +29,15 @@ pub struct RawEngine {
 impl Default for RawEngine {
     fn default() -> Self {
         Self {
+            device: "auto".into(),
+            gpu_layers: 0,
             threads: 0,
             instruction_set: "auto".into(),
             kv_cache_mib: 0,
             kv_cache_type: "f16".into(),
             prefix_cache: true,
             speculation: true,
-            max_batch_tokens: 512,
+            max_batch_tokens: 0,
             max_sequences: 64,
             max_queue: 256,
             max_stall_ms: 250,
@@ -41,9 +45,35 @@ impl Default for RawEngine {
     }
 }
 
+/// Where the model is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// On the first card if there is one that can be used, else on the processor.
+    Auto,
+    /// On the processor.
+    Cpu,
+    /// On the card with this index.
+    Cuda(usize),
+}
+
+impl DeviceChoice {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => text.strip_prefix("cuda:")?.parse().ok().map(Self::Cuda),
+        }
+    }
+}
+
 /// `[engine]`, resolved.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
+    /// Where the model is computed.
+    pub device: DeviceChoice,
+    /// Layers on the card, the last ones; `None` takes as many as fit.
+    pub gpu_layers: Option<usize>,
     /// Threads that compute; `None` takes the cores available.
     pub threads: Option<usize>,
     /// Instruction set; `None` takes the best of the machine.
@@ -56,8 +86,8 @@ pub struct EngineSettings {
     pub prefix_cache: bool,
     /// Whether tokens that repeat earlier ones are guessed.
     pub speculation: bool,
-    /// Most tokens of one step.
-    pub max_batch_tokens: usize,
+    /// Most tokens of one step; `None` suits the device.
+    pub max_batch_tokens: Option<usize>,
     /// Most sequences of one step.
     pub max_sequences: usize,
     /// Requests that may wait.
@@ -92,12 +122,19 @@ impl RawEngine {
             }
         };
         let max_sequences = within("engine.max_sequences", self.max_sequences, 1..=4096, origin)?;
-        let max_batch_tokens = within("engine.max_batch_tokens", self.max_batch_tokens, 1..=1 << 16, origin)?;
-        if max_batch_tokens <= max_sequences {
-            let problem = format!("must be more than engine.max_sequences ({max_sequences}), not {max_batch_tokens}");
+        let max_batch_tokens =
+            automatic(within("engine.max_batch_tokens", self.max_batch_tokens, 0..=1 << 16, origin)?);
+        if let Some(tokens) = max_batch_tokens.filter(|tokens| *tokens <= max_sequences) {
+            let problem = format!("must be more than engine.max_sequences ({max_sequences}), not {tokens}");
             return Err(invalid("engine.max_batch_tokens", origin, problem));
         }
+        let device = DeviceChoice::parse(&self.device).ok_or_else(|| {
+            let problem = format!("must be auto, cpu, cuda, or cuda: with the number of a card, not `{}`", self.device);
+            invalid("engine.device", origin, problem)
+        })?;
         Ok(EngineSettings {
+            device,
+            gpu_layers: automatic(within("engine.gpu_layers", self.gpu_layers, 0..=1 << 16, origin)?),
             threads: automatic(within("engine.threads", self.threads, 0..=1024, origin)?),
             isa,
             kv_cache: automatic(within("engine.kv_cache_mib", self.kv_cache_mib, 0..=1 << 24, origin)? << 20),

@@ -37,7 +37,7 @@ pub use auth::AuthConfig;
 pub use cache::{CacheConfig, Tenant};
 pub use directory::DirectoryConfig;
 pub use embeddings::EmbeddingSettings;
-pub use engine::EngineSettings;
+pub use engine::{DeviceChoice, EngineSettings};
 pub use generation::GenerationConfig;
 pub use groups::GroupRules;
 pub use issuer::{IssuerConfig, JwksPlace, PublicAlgorithm};

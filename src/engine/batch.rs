@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+pub use kernels::sampling::SampledToken;
+
 use super::{SamplingParams, TokenLogprob};
 
 /// Everything that choosing a sequence's tokens depends on, besides its logits.
@@ -127,15 +129,6 @@ impl StepBatch {
         self.token_ids.clear();
         self.new_blocks.clear();
     }
-}
-
-/// A token that was chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SampledToken {
-    /// Its id.
-    pub id: u32,
-    /// Its log-probability, when the request asked.
-    pub logprob: Option<TokenLogprob>,
 }
 
 /// What a step brought one sequence.

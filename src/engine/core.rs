@@ -12,6 +12,8 @@ use std::{
     time::Instant,
 };
 
+use anyhow::bail;
+
 use super::{
     EngineError, EngineOptions, Executor,
     admission::Admission,
@@ -34,9 +36,14 @@ struct StepLoop<E: Executor> {
     encodings: EncodeQueue,
     pipeline: Pipeline<E::Ticket>,
     executor: E,
+    /// Why no step can be expected to succeed any more.
+    fatal: Option<String>,
 }
 
 /// Runs until told to end, or until every handle is gone and all requests have ended.
+///
+/// # Errors
+/// When the executor has failed for good.
 ///
 /// # Panics
 /// When the bookkeeping contradicts itself: going on would give one request another's tokens.
@@ -46,12 +53,13 @@ pub(super) fn run<E: Executor>(
     inbox: &Receiver<Command>,
     admission: &Arc<Admission>,
     shared: &Shared,
-) {
+) -> anyhow::Result<()> {
     let mut engine = StepLoop {
         scheduler: Scheduler::new(options),
         encodings: EncodeQueue::default(),
         pipeline: Pipeline::new(executor.max_steps_in_flight()),
         executor,
+        fatal: None,
     };
     let mut mode = Mode::Running;
     loop {
@@ -62,9 +70,15 @@ pub(super) fn run<E: Executor>(
         }
         if mode != Mode::Running && engine.is_idle() {
             shared.publish(engine.scheduler.stats());
-            return;
+            return Ok(());
         }
         engine.step();
+        if let Some(message) = engine.fatal {
+            engine.scheduler.fail_all(&EngineError::Step(message.clone()));
+            engine.encodings.clear();
+            shared.publish(engine.scheduler.stats());
+            bail!("{message}");
+        }
         engine.encodings.step(&mut engine.executor);
         admission.set_start_interval(engine.scheduler.start_interval());
         shared.publish(engine.scheduler.stats());
@@ -130,8 +144,10 @@ impl<E: Executor> StepLoop<E> {
         match output {
             Ok(output) => self.scheduler.commit(&batch, output, elapsed, collected_at),
             Err(error) => {
-                tracing::error!("a step of {} sequences failed: {error:#}", batch.sequences.len());
-                self.scheduler.fail(&batch, &format!("{error:#}"));
+                let message = format!("{error:#}");
+                tracing::error!("a step of {} sequences failed: {message}", batch.sequences.len());
+                self.scheduler.fail(&batch, &message);
+                self.fatal = self.executor.is_fatal(&error).then_some(message);
             }
         }
         self.pipeline.recycle(batch);

@@ -31,6 +31,11 @@ pub trait Executor {
     /// As for [`Executor::submit`].
     fn collect(&mut self, ticket: Self::Ticket) -> anyhow::Result<StepOutput>;
 
+    /// Whether nothing can be expected after this error of a step: the engine then fails all requests and ends.
+    fn is_fatal(&self, _error: &anyhow::Error) -> bool {
+        false
+    }
+
     /// What its encoder takes, if it has one beside the model.
     fn encoder(&self) -> Option<EncoderShape> {
         None

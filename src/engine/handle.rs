@@ -70,7 +70,7 @@ pub enum EngineState {
     Running,
     /// It was told to end, and has.
     Stopped,
-    /// It has panicked; the message.
+    /// It has panicked, or its executor has failed for good; the message.
     Failed(String),
 }
 
@@ -147,8 +147,7 @@ impl Engine {
             let executor = make_executor()?;
             // Nobody listens only if the starting thread is gone.
             let _ = made.send(executor.encoder());
-            core::run(executor, options, &inbox, &admission, &shared);
-            anyhow::Ok(())
+            core::run(executor, options, &inbox, &admission, &shared)
         };
         let supervised = move || {
             // Requests inside are dropped by the unwinding, which their receivers notice.
@@ -299,7 +298,7 @@ impl EngineHandle {
         }
     }
 
-    /// Waits until the engine thread has panicked, and says why. Waits for ever if it never does.
+    /// Waits until the engine thread has failed, and says why. Waits for ever if it never does.
     pub async fn failed(&self) -> String {
         match self.ended().await {
             EngineState::Failed(message) => message,

@@ -46,6 +46,8 @@ pub struct MockOptions {
     pub quotes: Option<usize>,
     /// A prompt with this token makes its step fail.
     pub failing_token: Option<u32>,
+    /// After a failed step nothing more can be expected.
+    pub fails_for_good: bool,
     /// A prompt with this token has logits that are not finite.
     pub not_finite_token: Option<u32>,
     /// A prompt with this token makes the executor panic.
@@ -228,6 +230,10 @@ impl MockOptions {
 
 impl Executor for MockExecutor {
     type Ticket = MockTicket;
+
+    fn is_fatal(&self, _: &anyhow::Error) -> bool {
+        self.options.fails_for_good
+    }
 
     fn max_steps_in_flight(&self) -> usize {
         1 + self.options.steps_ahead

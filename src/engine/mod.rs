@@ -1,10 +1,11 @@
 //! Continuous batching: any number of requests, one thread, one step loop. Sees token ids, never strings.
 //!
-//! Must not import `text`, `generate`, `server` or anything above; only `model_runner` and `sampler` may import Candle.
+//! Must not import `text`, `generate`, `server` or anything above; only `model_runner` and `chooser` may import Candle.
 
 mod admission;
 mod batch;
 mod block_pool;
+mod chooser;
 mod core;
 mod draft;
 mod encoding;

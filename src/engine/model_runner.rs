@@ -1,20 +1,19 @@
 //! The executor that runs a model: owns weights, KV cache and the sampling state of running sequences, turns a step into
 //! the model's rows, and its logits into tokens. Owns the encoder, too. Must not know who waits or why a sequence runs.
 
-use std::{
-    panic::{self, AssertUnwindSafe},
-    sync::{Mutex, OnceLock, PoisonError},
-};
+use std::panic::{self, AssertUnwindSafe};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use candle_core::{CpuStorage, Device, Storage, Tensor};
-use kernels::{Compute, Span};
+use kernels::{
+    Compute, Span,
+    sampling::{SampleKind, SampleOutcome, SampleResults, SampleTask, pending},
+};
 use models::{Encoder, ForwardBatch, KvCache, Model};
 
 use super::{
-    EncoderShape, Executor, TokenLogprob,
-    batch::{LogitRows, SampledToken, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput},
-    sampler::{NotFinite, SamplerState, Scratch, prompt_logprob},
+    EncoderShape, Executor,
+    batch::{LogitRows, SequenceOutput, SequenceStart, SequenceStep, StepBatch, StepOutput},
+    chooser::{Chooser, Choosing},
 };
 
 /// Runs steps on a model.
@@ -23,29 +22,28 @@ pub struct ModelRunner {
     model: Model,
     encoder: Option<Encoder>,
     kv: KvCache,
-    compute: Compute,
+    chooser: Chooser,
+    /// Whether a step may take tokens from the chooser that the host has not seen.
+    overlaps: bool,
     /// Running sequences by slot.
     sequences: Vec<Option<RunningSequence>>,
     forward: ForwardBatch,
-    scratch: Mutex<Vec<Scratch>>,
 }
 
 #[derive(Debug)]
 struct RunningSequence {
     block_table: Vec<u32>,
-    /// Used by one task of a step.
-    sampler: Mutex<SamplerState>,
     /// Kept where log-probabilities of the prompt are asked for, with so many alternatives.
     prompt: Vec<u32>,
     prompt_alternatives: u8,
 }
 
-/// Logits of a step, to be sampled before the next one starts.
+/// A step whose tokens are being chosen.
 #[derive(Debug)]
-pub struct Logits {
-    /// f32 `(logit rows of the step, vocab_size)`.
-    values: Tensor,
-    tasks: Vec<Task>,
+pub struct RunningStep {
+    choosing: Choosing,
+    /// Slots of its tasks.
+    tasks: Vec<usize>,
     sequences: Vec<SequenceStep>,
 }
 
@@ -63,21 +61,22 @@ enum TaskKind {
     /// Sample from the first of so many rows, and from the next one while the token is the one drafted there.
     Sample { num_rows: usize },
     /// Tell how likely this prompt token was.
-    PromptLogprob { token: u32 },
-}
-
-enum Outcome {
-    Tokens(Vec<SampledToken>),
-    Logprob(TokenLogprob),
+    PromptLogprob { token: u32, alternatives: u8 },
 }
 
 impl ModelRunner {
     /// A runner with an empty cache. The model's workspaces must hold
     /// [`EngineOptions::max_tokens_per_step`](super::EngineOptions) rows and
     /// [`EngineOptions::max_logit_rows`](super::EngineOptions::max_logit_rows) rows of logits.
-    pub fn new(model: Model, kv: KvCache, compute: Compute) -> Self {
+    /// `compute`: the device of the model's logits.
+    ///
+    /// # Errors
+    /// When there is no memory for sampling on it.
+    pub fn new(mut model: Model, kv: KvCache, compute: &Compute) -> anyhow::Result<Self> {
+        let chooser = Chooser::new(compute, model.config().vocab_size, model.max_logit_rows())?;
+        let overlaps = chooser.last_tokens().is_some_and(|tokens| model.take_last_tokens(tokens));
         let (sequences, forward) = (Vec::new(), ForwardBatch::default());
-        Self { model, encoder: None, kv, compute, sequences, forward, scratch: Mutex::default() }
+        Ok(Self { model, encoder: None, kv, chooser, overlaps, sequences, forward })
     }
 
     /// The same with an encoder beside the model.
@@ -87,28 +86,26 @@ impl ModelRunner {
     }
 
     fn end(&mut self, slot: usize) {
+        self.chooser.end(slot);
         if let Some(sequence) = self.sequences.get_mut(slot) {
             *sequence = None;
         }
     }
 
-    fn start(&mut self, start: &SequenceStart) {
+    fn start(&mut self, start: &SequenceStart) -> anyhow::Result<()> {
         if self.sequences.len() <= start.slot {
             self.sequences.resize_with(start.slot + 1, || None);
         }
         let alternatives = start.spec.prompt_logprobs;
         let prompt = if alternatives.is_some() { start.tokens[..start.prompt_len].to_vec() } else { Vec::new() };
-        self.sequences[start.slot] = Some(RunningSequence {
-            block_table: Vec::new(),
-            sampler: Mutex::new(SamplerState::new(start)),
-            prompt,
-            prompt_alternatives: alternatives.unwrap_or(0),
-        });
+        let prompt_alternatives = alternatives.unwrap_or(0);
+        self.sequences[start.slot] = Some(RunningSequence { block_table: Vec::new(), prompt, prompt_alternatives });
+        self.chooser.start(start)
     }
 
     /// Lays the step out as rows; block tables move into the spans and are put back after the step.
     fn prepare(&mut self, batch: &StepBatch) -> anyhow::Result<Vec<Task>> {
-        let Self { forward, sequences, .. } = self;
+        let Self { forward, sequences, overlaps, .. } = self;
         forward.token_ids.clear();
         forward.token_ids.extend_from_slice(&batch.token_ids);
         forward.spans.clear();
@@ -119,8 +116,10 @@ impl ModelRunner {
             let Some(sequence) = sequences.get_mut(step.slot).and_then(Option::as_mut) else {
                 bail!("slot {} is not in use", step.slot);
             };
-            // Steps do not overlap here: the host has every token before the next step.
-            ensure!(!step.is_pending, "a token of slot {} is not known", step.slot);
+            ensure!(!step.is_pending || *overlaps, "a token of slot {} is not known", step.slot);
+            if step.is_pending {
+                forward.token_ids[query_start] = pending(step.slot);
+            }
             let blocks;
             (blocks, new_blocks) = new_blocks.split_at(step.num_new_blocks);
             sequence.block_table.extend_from_slice(blocks);
@@ -130,7 +129,8 @@ impl ModelRunner {
             if let LogitRows::All { .. } = step.logits {
                 let end = context_len.min(sequence.prompt.len() - 1);
                 for position in step.first_position..end {
-                    let kind = TaskKind::PromptLogprob { token: sequence.prompt[position + 1] };
+                    let (token, alternatives) = (sequence.prompt[position + 1], sequence.prompt_alternatives);
+                    let kind = TaskKind::PromptLogprob { token, alternatives };
                     tasks.push(Task { slot: step.slot, first_row: forward.logit_rows.len(), kind });
                     forward.logit_rows.push((query_start + position - step.first_position) as u32);
                 }
@@ -155,43 +155,43 @@ impl ModelRunner {
         }
     }
 
-    /// Does a task on `logits`, `(rows, vocab_size)`.
-    fn evaluate(&self, task: Task, logits: &[f32], vocab_size: usize) -> Result<Outcome, NotFinite> {
-        let lock = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scratch = lock().pop().unwrap_or_default();
-        let Some(Some(sequence)) = self.sequences.get(task.slot) else { return Err(NotFinite) };
-        let row = |row: usize| &logits[row * vocab_size..][..vocab_size];
-        let outcome = match task.kind {
-            TaskKind::Sample { num_rows } => {
-                let rows = task.first_row..task.first_row + num_rows;
-                let drafts = self.forward.logit_rows[rows.clone()].iter().skip(1);
-                let drafts = drafts.map(|&row| self.forward.token_ids[row as usize]);
-                let mut sampler = sequence.sampler.lock().unwrap_or_else(PoisonError::into_inner);
-                sampler.sample_run(rows.map(row), drafts, &mut scratch).map(Outcome::Tokens)
-            }
-            TaskKind::PromptLogprob { token } => {
-                prompt_logprob(row(task.first_row), token, sequence.prompt_alternatives, &mut scratch)
-                    .map(Outcome::Logprob)
-            }
+    fn choose(&mut self, tasks: &[Task]) -> anyhow::Result<Choosing> {
+        let Self { model, kv, chooser, forward, .. } = self;
+        let logits = model.forward(forward, kv)?;
+        let on_rows = |task: &Task| {
+            let kind = match task.kind {
+                TaskKind::Sample { num_rows } => {
+                    let row = forward.logit_rows[task.first_row] as usize;
+                    SampleKind::Sample { drafts: &forward.token_ids[row + 1..row + num_rows], first_mask: None }
+                }
+                TaskKind::PromptLogprob { token, alternatives } => SampleKind::PromptLogprob { token, alternatives },
+            };
+            SampleTask { slot: task.slot, first_row: task.first_row, kind }
         };
-        lock().push(scratch);
-        outcome
+        chooser.submit(&tasks.iter().map(on_rows).collect::<Vec<_>>(), &logits)
     }
 }
 
 impl Executor for ModelRunner {
-    type Ticket = Logits;
+    type Ticket = RunningStep;
 
-    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<Logits> {
+    fn max_steps_in_flight(&self) -> usize {
+        if self.overlaps { 2 } else { 1 }
+    }
+
+    fn is_fatal(&self, error: &anyhow::Error) -> bool {
+        let of_kernels = error.downcast_ref().is_some_and(|error| matches!(error, kernels::Error::CardFailed(_)));
+        of_kernels || error.downcast_ref().is_some_and(models::Error::is_card_failure)
+    }
+
+    fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<RunningStep> {
         batch.ended.iter().for_each(|&slot| self.end(slot));
-        batch.started.iter().for_each(|start| self.start(start));
-        let logits = match self.prepare(batch) {
-            Ok(tasks) => self.model.forward(&self.forward, &self.kv).map(|logits| (logits, tasks)).map_err(Into::into),
-            Err(error) => Err(error),
-        };
+        batch.started.iter().try_for_each(|start| self.start(start))?;
+        let chosen = self.prepare(batch).and_then(|tasks| Ok((self.choose(&tasks)?, tasks)));
         self.return_block_tables(batch);
-        let (values, tasks) = logits?;
-        Ok(Logits { values, tasks, sequences: batch.sequences.clone() })
+        let (choosing, tasks) = chosen?;
+        let tasks = tasks.iter().map(|task| task.slot).collect();
+        Ok(RunningStep { choosing, tasks, sequences: batch.sequences.clone() })
     }
 
     fn encoder(&self) -> Option<EncoderShape> {
@@ -210,43 +210,29 @@ impl Executor for ModelRunner {
         Ok(vectors.map_err(|_| anyhow!("it has panicked"))??)
     }
 
-    fn collect(&mut self, ticket: Logits) -> anyhow::Result<StepOutput> {
-        let Logits { values: logits, tasks, sequences } = ticket;
-        let outcomes: Vec<OnceLock<Result<Outcome, NotFinite>>> = tasks.iter().map(|_| OnceLock::new()).collect();
-        if !tasks.is_empty() {
-            let (num_rows, vocab_size) = logits.dims2()?;
-            let logits = logits.to_device(&Device::Cpu)?;
-            let (storage, layout) = logits.storage_and_layout();
-            let (first, last) = layout.contiguous_offsets().context("logits are not contiguous")?;
-            let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { bail!("logits are not f32") };
-            let values = &values[first..last];
-            let wanted = self.forward.logit_rows.len();
-            if num_rows != wanted {
-                bail!("{num_rows} rows of logits came for {wanted}");
-            }
-            self.compute.parallel_for(tasks.len(), |task| {
-                let _ = outcomes[task].set(self.evaluate(tasks[task], values, vocab_size));
-            });
-        }
-        let mut outcomes = tasks.iter().zip(outcomes.into_iter().map(OnceLock::into_inner)).peekable();
+    fn collect(&mut self, step: RunningStep) -> anyhow::Result<StepOutput> {
+        let RunningStep { choosing, tasks, sequences } = step;
+        let SampleResults { outcomes, tokens } = self.chooser.collect(choosing)?;
+        ensure!(outcomes.len() == tasks.len(), "{} outcomes came for {} tasks", outcomes.len(), tasks.len());
+        let mut outcomes = tasks.into_iter().zip(outcomes).peekable();
+        let mut tokens = tokens.into_iter();
         let mut output = StepOutput::default();
         for step in sequences {
-            let mut outcome = SequenceOutput::Tokens(0);
-            let (tokens, logprobs) = (output.tokens.len(), output.prompt_logprobs.len());
-            while let Some((_, result)) = outcomes.next_if(|(task, _)| task.slot == step.slot) {
-                match result {
-                    Some(Ok(Outcome::Tokens(tokens))) => output.tokens.extend(tokens),
-                    Some(Ok(Outcome::Logprob(logprob))) => output.prompt_logprobs.push(logprob),
-                    Some(Err(NotFinite)) | None => outcome = SequenceOutput::NotFinite,
+            let (first_token, first_logprob) = (output.tokens.len(), output.prompt_logprobs.len());
+            let mut is_finite = true;
+            while let Some((_, outcome)) = outcomes.next_if(|(slot, _)| *slot == step.slot) {
+                match outcome {
+                    SampleOutcome::Tokens(count) => output.tokens.extend(tokens.by_ref().take(count)),
+                    SampleOutcome::Logprob(logprob) => output.prompt_logprobs.push(logprob),
+                    SampleOutcome::NotFinite | SampleOutcome::NothingAllowed => is_finite = false,
                 }
             }
-            if outcome == SequenceOutput::NotFinite {
-                output.tokens.truncate(tokens);
-                output.prompt_logprobs.truncate(logprobs);
-            } else {
-                outcome = SequenceOutput::Tokens(output.tokens.len() - tokens);
+            if !is_finite {
+                output.tokens.truncate(first_token);
+                output.prompt_logprobs.truncate(first_logprob);
             }
-            output.sequences.push(outcome);
+            let tokens = SequenceOutput::Tokens(output.tokens.len() - first_token);
+            output.sequences.push(if is_finite { tokens } else { SequenceOutput::NotFinite });
         }
         Ok(output)
     }

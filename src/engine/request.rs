@@ -1,7 +1,9 @@
 //! What goes into the engine and what comes out: a request over token ids, a stream of token events.
 
-use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
+
+pub use kernels::sampling::Logprob as TokenLogprob;
+use serde::{Deserialize, Serialize};
 
 use tokio::sync::mpsc;
 
@@ -96,15 +98,6 @@ pub struct Standing {
     pub weight: u32,
     /// Higher goes first.
     pub priority: i32,
-}
-
-/// A token's log-probability and the likeliest alternatives at its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenLogprob {
-    /// Natural logarithm of the probability after temperature 1 and before any truncation.
-    pub logprob: f32,
-    /// `(token id, logprob)`, likeliest first.
-    pub top: Vec<(u32, f32)>,
 }
 
 /// Tokens that a request used.

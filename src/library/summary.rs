@@ -143,17 +143,17 @@ fn tokenizer(file: &ModelFile) -> Result<TokenizerSummary, LibraryError> {
 }
 
 fn memory(file: &ModelFile, config: &ModelConfig) -> Result<Vec<MemoryRow>, LibraryError> {
-    let plan = MemoryPlan::new(file, kernels::KvCacheType::default(), STEP_ROWS.0, STEP_ROWS.1)?;
+    let plan = MemoryPlan::new(file, kernels::KvCacheType::default(), STEP_ROWS, None)?.host;
     let mut contexts: Vec<_> = CONTEXTS.into_iter().filter(|&context| context < config.max_context).collect();
     contexts.push(config.max_context);
     let row = |context: usize| {
         let blocks = context.div_ceil(kernels::BLOCK_SIZE);
         MemoryRow {
             context,
-            weight_bytes: plan.weight_bytes as u64,
-            kv_bytes: (blocks * plan.block_bytes) as u64,
-            workspace_bytes: plan.workspace_bytes as u64,
-            total_bytes: plan.total_bytes(blocks) as u64,
+            weight_bytes: plan.weights as u64,
+            kv_bytes: (blocks * plan.block) as u64,
+            workspace_bytes: plan.workspace as u64,
+            total_bytes: plan.total(blocks) as u64,
         }
     };
     Ok(contexts.into_iter().map(row).collect())

@@ -5,9 +5,10 @@ use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
 use indicatif::ProgressBar;
-use kernels::{Activations, Compute, ComputeOptions, KvCacheType};
-use models::{KvCache, Model, ModelFile, PackedFile};
+use kernels::KvCacheType;
+use models::{KvCache, Model, ModelFile, PackedFile, Placement};
 
+use super::devices::Devices;
 use super::machine::Machine;
 use super::packed_cache::{Matrices, PackedCache};
 use super::sizes::Sizes;
@@ -62,20 +63,20 @@ impl Afterwards {
 }
 
 fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Started> {
-    let compute = Compute::cpu(ComputeOptions {
-        threads: config.engine.threads.unwrap_or(machine.processors.threads()),
-        isa: config.engine.isa,
-        activations: Activations::default(),
-    })?;
+    let devices = Devices::open(&config.engine, machine)?;
     let file = ModelFile::open(&model::locate(&config.model)?)?;
-    let cache = if config.model.packed_cache { PackedCache::of(&file, &config.data, &compute)? } else { None };
+    let embeddings = config.embeddings.as_ref().map(|settings| embeddings::open(settings, devices.host.threads()));
+    let (encoder, embedding_model) = embeddings.transpose()?.unzip();
+    let resources = (machine, devices.card_info());
+    let sizes = Sizes::new(&file, encoder.as_ref(), &config.model, &config.engine, resources)?;
+    let placement = devices.placement(sizes.card_layers());
+    // What is packed for a card is packed in less time than it takes to read.
+    let keeps = config.model.packed_cache && sizes.card_layers() == 0;
+    let cache = if keeps { PackedCache::of(&file, &config.data, &devices.host)? } else { None };
     let packed = cache.as_ref().and_then(PackedCache::open);
     let file = file.with_packed(packed);
-    let embeddings = config.embeddings.as_ref().map(|settings| embeddings::open(settings, compute.threads()));
-    let (encoder, embedding_model) = embeddings.transpose()?.unzip();
-    let sizes = Sizes::new(&file, encoder.as_ref(), &config.model, &config.engine, machine)?;
     let context = sizes.options.max_context;
-    report.found(machine, &compute, &file, context)?;
+    report.found(machine, &devices, &file, (context, sizes.card_layers()))?;
     if let (Some(encoder), Some(model)) = (&encoder, &embedding_model) {
         report.found_embeddings(encoder, model);
     }
@@ -86,7 +87,7 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
     // A vocabulary takes as long to read as a part of the weights.
     let loading = thread::spawn({
         let (file, options) = (Arc::clone(&file), sizes.options);
-        let runner = move |options| Ok(runner(&file, compute, cache_type, &options, &packed)?.with_encoder(encoder));
+        let runner = move |options| Ok(runner(&file, &placement, cache_type, &options, &packed)?.with_encoder(encoder));
         move || Engine::start(options.clone(), move || runner(options))
     });
     let served = model::describe(&file, &config.model, context)?;
@@ -104,14 +105,15 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
 /// A runner of the loaded model; `packed` hears of matrices that had to be packed.
 fn runner(
     file: &ModelFile,
-    compute: Compute,
+    placement: &Placement,
     cache_type: KvCacheType,
     options: &EngineOptions,
     packed: &mpsc::Sender<Matrices>,
 ) -> anyhow::Result<ModelRunner> {
     let bar = ProgressBar::new(100);
     let mut progress = |share: f32| bar.set_position((share * 100.0) as u64);
-    let model = Model::load(file, &compute, options.max_tokens_per_step, options.max_logit_rows(), &mut progress)?;
+    let (rows, logit_rows) = (options.max_tokens_per_step, options.max_logit_rows());
+    let model = Model::load(file, placement.clone(), rows, logit_rows, &mut progress)?;
     bar.finish_and_clear();
     let damage = file.packed().map(PackedFile::damage);
     if let Some(Some(damage)) = damage {
@@ -121,8 +123,8 @@ fn runner(
         // Nobody listens when starting has failed.
         let _ = packed.send(model.matrices().to_vec());
     }
-    let kv = KvCache::new(model.config(), cache_type, options.num_blocks, &compute)?;
-    Ok(ModelRunner::new(model, kv, compute))
+    let kv = KvCache::new(model.config(), cache_type, options.num_blocks, placement.clone())?;
+    ModelRunner::new(model, kv, placement.last())
 }
 
 /// Runs one token through the whole model.

@@ -2,6 +2,7 @@
 //! in good order. The only place that knows all parts.
 
 mod control_group;
+mod devices;
 mod embeddings;
 mod gateway;
 mod load;
@@ -37,6 +38,8 @@ pub use report::Report;
 
 /// Answers that are complete get so long to reach slow clients once everything else has ended.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Where the engine has failed, who restarts the program comes first.
+const FLUSH_OF_FAILED: Duration = Duration::from_millis(200);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -112,16 +115,18 @@ where
         _ = engine.shutdown(config.server.drain) => {}
         () = signals.next() => report.stopping_at_once(),
     }
+    let flush = if outcome.is_ok() { FLUSH } else { FLUSH_OF_FAILED };
     // Everything is answered; the listener closes, and slow clients get a moment for what is theirs.
     let _ = stop.send(());
-    let _ = tokio::time::timeout(FLUSH, serving).await;
-    let _ = tokio::time::timeout(FLUSH, state.gate.close()).await;
+    let _ = tokio::time::timeout(flush, serving).await;
+    let _ = tokio::time::timeout(flush, state.gate.close()).await;
     let audit = &state.gate.audit;
     audit.record(Event::system("stop", Map::new()));
-    if !audit.flush(FLUSH).await {
+    if !audit.flush(flush).await {
         tracing::error!("the end of the audit log is not written");
     }
-    let _ = tokio::task::spawn_blocking(move || state.traces.close()).await;
+    let closed = tokio::task::spawn_blocking(move || state.traces.close());
+    let _ = tokio::time::timeout(flush, closed).await;
     outcome
 }
 

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use kernels::Compute;
+use kernels::CardInfo;
 use models::{Encoder, ModelFile};
 
+use super::devices::Devices;
 use super::machine::{self, Machine};
 use super::processors::Processors;
 use super::sizes::Sizes;
@@ -34,22 +35,29 @@ impl Report {
     pub(super) fn found(
         self,
         machine: &Machine,
-        compute: &Compute,
+        devices: &Devices,
         file: &ModelFile,
-        context: usize,
+        (context, card_layers): (usize, usize),
     ) -> models::Result<()> {
         let config = file.config()?;
-        let device = if compute.device().is_cpu() { "CPU" } else { "GPU" };
-        let (isa, threads) = (compute.isa(), compute.threads());
+        let (isa, threads) = (devices.host.isa(), devices.host.threads());
         let (id, path, format) = (Manifest::name_of(file.path()), file.path().display(), file.format());
         let (architecture, layers, vocabulary) = (config.architecture, config.num_layers, config.vocab_size);
         let own = config.max_context;
         say(&format!("Steppe {}", env!("CARGO_PKG_VERSION")));
         let processors = self.processors(&machine.processors);
+        let mut head = self.lang.pick("  device     ", "  устройство ");
+        if let Some(card) = devices.card_info() {
+            say(&format!("{head}{}", self.card(card, (card_layers, layers))));
+            head = "             ";
+        }
         say(&self.lang.pick(
-            format!("  device     {device}, {isa}, {threads} threads on {processors}"),
-            format!("  устройство {device}, {isa}, потоков: {threads}, {processors}"),
+            format!("{head}CPU, {isa}, {threads} threads on {processors}"),
+            format!("{head}CPU, {isa}, потоков: {threads}, {processors}"),
         ));
+        if let Some(reason) = &devices.no_card {
+            say(&self.lang.pick(format!("             no GPU: {reason}"), format!("             без GPU: {reason}")));
+        }
         if machine.processors.nodes > 1 && !machine.processors.interleaved {
             say(self.lang.pick(
                 "             to use the memory of all nodes evenly: numactl --interleave=all steppe serve …",
@@ -66,6 +74,22 @@ impl Report {
             format!("  контекст   токенов: {context} (у самой модели: {own})"),
         ));
         Ok(())
+    }
+
+    fn card(self, card: &CardInfo, (used, layers): (usize, usize)) -> String {
+        let CardInfo { name, compute_capability: (major, minor), driver, driver_cuda, .. } = card;
+        let [free, total] = [card.free_memory, card.total_memory].map(|bytes| bytes as f64 / f64::from(1 << 30));
+        let (cuda_major, cuda_minor) = driver_cuda;
+        self.lang.pick(
+            format!(
+                "{name}, compute capability {major}.{minor}, {free:.1} of {total:.1} GiB free, driver {driver} \
+                 (CUDA {cuda_major}.{cuda_minor}), {used} of {layers} layers"
+            ),
+            format!(
+                "{name}, вычислительные возможности {major}.{minor}, свободно {free:.1} из {total:.1} ГиБ, \
+                 драйвер {driver} (CUDA {cuda_major}.{cuda_minor}), слоёв: {used} из {layers}"
+            ),
+        )
     }
 
     fn processors(self, found: &Processors) -> String {

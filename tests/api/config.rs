@@ -116,6 +116,7 @@ fn mistakes_name_the_key_and_its_place() {
         ("[server]\nreceive_seconds = 0\n", vec!["`server.receive_seconds`", "1 to"]),
         ("[engine]\nmax_sequences = 0\n", vec!["`engine.max_sequences`", "steppe.toml", "1 to"]),
         ("[engine]\nmax_batch_tokens = 64\n", vec!["`engine.max_batch_tokens`", "engine.max_sequences"]),
+        ("[engine]\ndevice = \"cuda:x\"\n", vec!["`engine.device`", "cuda:x"]),
         ("[engine]\ninstruction_set = \"mmx\"\n", vec!["`engine.instruction_set`", "mmx"]),
         ("[engine]\nkv_cache_type = \"q4\"\n", vec!["`engine.kv_cache_type`", "q4", "f16 or q8"]),
         ("[telemetry]\nlog_format = \"xml\"\n", vec!["`telemetry.log_format`", "xml"]),

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
+mod card;
 mod speculation;
 
 use kernels::{Activations, Compute, ComputeOptions, KvCacheType};
@@ -56,7 +58,7 @@ fn start_with(options: EngineOptions, cache_type: KvCacheType) -> EngineHandle {
         let compute = Compute::cpu(ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 })?;
         let model = Model::load(&file, &compute, rows, logit_rows, &mut |_| {})?;
         let kv = KvCache::new(model.config(), cache_type, blocks, &compute)?;
-        Ok(ModelRunner::new(model, kv, compute))
+        ModelRunner::new(model, kv, &compute)
     };
     Engine::start(options, make).unwrap()
 }

@@ -5,7 +5,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use crate::testing::{compute, random_blocks};
-use crate::{GgmlType, PackedMatrix, dequantise};
+use crate::{GgmlType, PackedMatrix, StepRows, dequantise};
 
 /// Candle's values of a `(rows, columns)` tensor of GGUF bytes.
 fn candle_values(dtype: GgmlDType, rows: usize, columns: usize, bytes: &[u8]) -> Vec<f32> {
@@ -25,7 +25,7 @@ fn dequantised_rows_equal_candles() {
             let table = PackedMatrix::pack(&compute, ggml_type, rows, columns, &bytes).unwrap();
             let ids: Vec<u32> = (0..rows as u32).rev().collect();
             let out = Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
-            compute.embed(&table, &ids, &out).unwrap();
+            compute.embed(&table, &StepRows::new(&ids, &[]), None, &out).unwrap();
             let expected = match ggml_type.candle() {
                 Some(dtype) => candle_values(dtype, rows, columns, &bytes),
                 None => dequantise(ggml_type, &bytes),

@@ -12,6 +12,9 @@ impl Compute {
         if num_tokens == 0 || columns == 0 {
             return Ok(());
         }
+        if let Some(gpu) = self.gpu() {
+            return gpu.add_bias(x, bias);
+        }
         Ok(x.inplace_op2(bias, &AddBias { compute: self })?)
     }
 }

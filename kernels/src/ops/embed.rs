@@ -2,18 +2,40 @@
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 
+use crate::gpu::Address;
+use crate::sampling::pending_slot;
 use crate::shared::Shared;
-use crate::{Compute, Error, PackedMatrix, Result, rows};
+use crate::{Compute, Error, PackedMatrix, Result, StepRows, rows};
 
 impl Compute {
-    /// Writes row `ids[i]` of `table`, dequantised, to `out[i]`. `out`: f32 `(ids.len(), columns)`.
+    /// Writes the row of `table` that a step's row has the id of, dequantised, to each row of `out`, f32
+    /// `(step.padded_len(), columns)`.
     ///
     /// # Errors
     /// When `out` has another shape or type, or an id is no row of the table.
-    pub fn embed(&self, table: &PackedMatrix, ids: &[u32], out: &Tensor) -> Result<()> {
-        rows::expect("embed", "out", out, &[ids.len(), table.columns()])?;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= table.rows()) {
-            return Err(Error::shape("embed", format!("id {id} in a table of {} rows", table.rows())));
+    ///
+    /// `last_tokens`: u32 on a card, the tokens of [pending](crate::sampling::pending) ids, all of them rows of the table.
+    pub fn embed(
+        &self,
+        table: &PackedMatrix,
+        step: &StepRows<'_>,
+        last_tokens: Option<&Tensor>,
+        out: &Tensor,
+    ) -> Result<()> {
+        const OP: &str = "embed";
+        let ids = step.ids;
+        rows::expect(OP, "out", out, &[step.padded_len(), table.columns()])?;
+        table.check_place(OP, self)?;
+        let is_row = |id: u32| (id as usize) < table.rows();
+        let num_slots = last_tokens.map_or(0, Tensor::elem_count);
+        if let Some(id) = ids.iter().find(|&&id| pending_slot(id).map_or(!is_row(id), |slot| slot >= num_slots)) {
+            let known = format!("a table of {} rows, with {num_slots} last tokens", table.rows());
+            return Err(Error::shape(OP, format!("id {id} in {known}")));
+        }
+        if let Some(gpu) = self.gpu() {
+            let (_, tables) = step.on_card(OP)?;
+            let last_tokens = last_tokens.map_or(Ok(Address::NULL), |tokens| gpu.address(tokens))?;
+            return gpu.embed(table, (tables.ids(gpu)?, last_tokens), tables.padded_rows(), out);
         }
         Ok(out.inplace_op1(&Embed { compute: self, table, ids })?)
     }

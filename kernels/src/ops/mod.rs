@@ -5,6 +5,7 @@ pub(crate) mod attention;
 mod embed;
 mod keep_rows;
 pub(crate) mod linear;
+mod receive;
 mod rms_norm;
 pub(crate) mod rope;
 mod rope_and_store;

@@ -21,6 +21,9 @@ impl Compute {
         if num_tokens == 0 || num_heads == 0 {
             return Ok(());
         }
+        if let Some(gpu) = self.gpu() {
+            return gpu.head_norm(x, first_head, num_heads, weight, eps);
+        }
         let heads = first_head * head_dim..(first_head + num_heads) * head_dim;
         Ok(x.inplace_op2(weight, &HeadNorm { compute: self, columns, heads, eps })?)
     }

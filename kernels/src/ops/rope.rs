@@ -49,6 +49,11 @@ impl RopeTable {
         &self.inverse_frequencies
     }
 
+    /// The factor on cosine and sine.
+    pub(crate) fn magnitude(&self) -> f32 {
+        self.magnitude
+    }
+
     /// Cosines and sines of all rows of `spans`, in their order. The angle is the f64 product of position and
     /// frequency, so that a position's values are the same in every batch and exact to f32 at any length.
     pub(crate) fn angles(&self, spans: &[Span]) -> MutexGuard<'_, StepAngles> {

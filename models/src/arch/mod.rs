@@ -6,6 +6,8 @@ mod llama;
 mod qwen2;
 mod qwen3;
 
+use std::ops::Range;
+
 use kernels::KvLayer;
 
 use self::{block::Block, llama::Llama, qwen2::Qwen2, qwen3::Qwen3};
@@ -29,40 +31,36 @@ pub(crate) enum Blocks {
 }
 
 impl Blocks {
-    pub(crate) fn load(weights: &mut Weights) -> Result<Self> {
+    /// Reads the blocks of `layers`.
+    pub(crate) fn load(weights: &mut Weights, layers: Range<usize>) -> Result<Self> {
         Ok(match weights.config().architecture {
             // Mistral's window is a hyperparameter that every block's attention obeys.
-            Architecture::Llama | Architecture::Mistral => Self::Llama(load_all(weights)?),
-            Architecture::Qwen2 => Self::Qwen2(load_all(weights)?),
-            Architecture::Qwen3 => Self::Qwen3(load_all(weights)?),
+            Architecture::Llama | Architecture::Mistral => Self::Llama(load_all(weights, layers)?),
+            Architecture::Qwen2 => Self::Qwen2(load_all(weights, layers)?),
+            Architecture::Qwen3 => Self::Qwen3(load_all(weights, layers)?),
         })
     }
 
-    /// Runs every block in order; `kv` has one layer for each. Returns the step of the rows `logit_rows` alone: once
-    /// the last block has stored its keys and values, nothing depends on the others.
-    pub(crate) fn forward<'a>(&self, step: Step<'a>, kv: &[KvLayer], logit_rows: &[u32]) -> Result<Step<'a>> {
+    /// Runs every block in order; `kv` has one layer for each. Where the model `ends` with them this returns the step of
+    /// the wanted rows alone: once the last block has stored its keys and values, nothing depends on the others.
+    pub(crate) fn forward<'a>(&self, step: Step<'a>, kv: &[KvLayer], ends: bool) -> Result<Step<'a>> {
         match self {
-            Self::Llama(blocks) => run_all(blocks, step, kv, logit_rows),
-            Self::Qwen2(blocks) => run_all(blocks, step, kv, logit_rows),
-            Self::Qwen3(blocks) => run_all(blocks, step, kv, logit_rows),
+            Self::Llama(blocks) => run_all(blocks, step, kv, ends),
+            Self::Qwen2(blocks) => run_all(blocks, step, kv, ends),
+            Self::Qwen3(blocks) => run_all(blocks, step, kv, ends),
         }
     }
 }
 
-fn load_all<V: Variant>(weights: &mut Weights) -> Result<Vec<Block<V>>> {
-    (0..weights.config().num_layers).map(|layer| Block::load(weights, layer)).collect()
+fn load_all<V: Variant>(weights: &mut Weights, layers: Range<usize>) -> Result<Vec<Block<V>>> {
+    layers.map(|layer| Block::load(weights, layer)).collect()
 }
 
-fn run_all<'a, V: Variant>(
-    blocks: &[Block<V>],
-    mut step: Step<'a>,
-    kv: &[KvLayer],
-    logit_rows: &[u32],
-) -> Result<Step<'a>> {
+fn run_all<'a, V: Variant>(blocks: &[Block<V>], mut step: Step<'a>, kv: &[KvLayer], ends: bool) -> Result<Step<'a>> {
     for (index, (block, kv)) in blocks.iter().zip(kv).enumerate() {
         block.store(&step, kv)?;
-        if index + 1 == blocks.len() {
-            step = step.keep_rows(logit_rows)?;
+        if ends && index + 1 == blocks.len() {
+            step = step.keep_rows()?;
         }
         block.attend(&step, kv)?;
     }

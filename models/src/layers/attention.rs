@@ -34,7 +34,7 @@ impl Attention {
 
     /// Attends from q to what is stored, and adds the output projection to `hidden`.
     pub(crate) fn attend(&self, step: &Step, kv: &KvLayer) -> Result<()> {
-        step.compute.attention(&step.qkv, &step.spans, kv, self.scale, self.window, &step.attended)?;
+        step.compute.attention(&step.qkv, &step.rows, kv, self.scale, self.window, &step.attended)?;
         Ok(step.compute.linear_add(&self.output, Operand::Rows(&step.attended), &step.hidden)?)
     }
 }

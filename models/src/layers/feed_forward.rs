@@ -23,7 +23,7 @@ impl FeedForward {
 
     /// `hidden += down · (silu(gate · normed) * (up · normed))` with `normed = norm(hidden)`.
     pub(crate) fn forward(&self, step: &Step, norm: &RmsNorm) -> Result<()> {
-        step.compute.linear(&self.gate_up, norm.of(step), &step.gate_up)?;
-        Ok(step.compute.linear_add(&self.down, Operand::Gated(&step.gate_up), &step.hidden)?)
+        step.compute.linear_gated(&self.gate_up, norm.of(step), &step.gated)?;
+        Ok(step.compute.linear_add(&self.down, Operand::Gated(&step.gated), &step.hidden)?)
     }
 }

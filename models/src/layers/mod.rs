@@ -10,5 +10,5 @@ mod vocabulary;
 pub(crate) use attention::Attention;
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use norm::RmsNorm;
-pub(crate) use step::{Step, Workspace};
-pub(crate) use vocabulary::Vocabulary;
+pub(crate) use step::{Step, kept_spans};
+pub(crate) use vocabulary::{Embedding, Head};

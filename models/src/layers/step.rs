@@ -1,129 +1,54 @@
-//! The tensors that every step works in: made once, viewed by each step at its number of tokens.
+//! What the layers of a step share, and which rows of it are left at the end.
 
-use std::borrow::Cow;
+use candle_core::Tensor;
+use kernels::{BLOCK_SIZE, Compute, KvLayer, RopeTable, Span, StepRows};
 
-use candle_core::{DType, Device, Tensor};
-use kernels::{BLOCK_SIZE, Compute, KvLayer, RopeTable, Span};
-
-use crate::{ModelConfig, Result};
-
-/// Activations of up to `max_tokens` rows and logits of up to `max_logit_rows`, all f32.
-#[derive(Debug)]
-pub(crate) struct Workspace {
-    hidden: Tensor,
-    qkv: Tensor,
-    attended: Tensor,
-    gate_up: Tensor,
-    logits: Tensor,
-}
-
-impl Workspace {
-    pub(crate) fn new(config: &ModelConfig, max_tokens: usize, max_logit_rows: usize, device: &Device) -> Result<Self> {
-        let zeros = |rows: usize, columns: usize| Tensor::zeros((rows, columns), DType::F32, device);
-        let [hidden, qkv, attended, gate_up] = widths(config);
-        Ok(Self {
-            hidden: zeros(max_tokens, hidden)?,
-            qkv: zeros(max_tokens, qkv)?,
-            attended: zeros(max_tokens, attended)?,
-            gate_up: zeros(max_tokens, gate_up)?,
-            logits: zeros(max_logit_rows, config.vocab_size)?,
-        })
-    }
-
-    /// Bytes that [`Workspace::new`] takes.
-    pub(crate) fn bytes(config: &ModelConfig, max_tokens: usize, max_logit_rows: usize) -> usize {
-        let [hidden, qkv, attended, gate_up] = widths(config);
-        let per_token = hidden + qkv + attended + gate_up;
-        (max_tokens * per_token + max_logit_rows * config.vocab_size) * size_of::<f32>()
-    }
-
-    /// Rows that a step may have.
-    pub(crate) fn max_tokens(&self) -> usize {
-        self.hidden.dims()[0]
-    }
-
-    /// Rows of logits that a step may ask for.
-    pub(crate) fn max_logit_rows(&self) -> usize {
-        self.logits.dims()[0]
-    }
-
-    /// Views of the first `num_tokens` rows.
-    pub(crate) fn step<'a>(
-        &self,
-        compute: &'a Compute,
-        rope: &'a RopeTable,
-        spans: &'a [Span],
-        num_tokens: usize,
-    ) -> Result<Step<'a>> {
-        let Self { hidden, qkv, attended, gate_up, .. } = self;
-        let rows = |tensor: &Tensor| tensor.narrow(0, 0, num_tokens);
-        Ok(Step {
-            compute,
-            rope,
-            spans: Cow::Borrowed(spans),
-            hidden: rows(hidden)?,
-            qkv: rows(qkv)?,
-            attended: rows(attended)?,
-            gate_up: rows(gate_up)?,
-        })
-    }
-
-    /// Logits of `num_rows` rows, `(num_rows, vocab_size)`.
-    pub(crate) fn logits(&self, num_rows: usize) -> Result<Tensor> {
-        Ok(self.logits.narrow(0, 0, num_rows)?)
-    }
-}
-
-/// Columns of hidden, qkv, attended, gate and up.
-fn widths(config: &ModelConfig) -> [usize; 4] {
-    let q_size = config.num_heads * config.head_dim;
-    let kv_size = config.num_kv_heads * config.head_dim;
-    [config.hidden_size, q_size + 2 * kv_size, q_size, 2 * config.intermediate_size]
-}
+use crate::Result;
 
 /// What the layers of one step share: who computes, whose tokens, and the rows they are worked in.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
     pub(crate) compute: &'a Compute,
     pub(crate) rope: &'a RopeTable,
-    pub(crate) spans: Cow<'a, [Span]>,
+    pub(crate) rows: StepRows<'a>,
+    /// The rows that are wanted in the end, if not all are.
+    pub(crate) kept: Option<StepRows<'a>>,
     /// The residual stream, `(num_tokens, hidden_size)`.
     pub(crate) hidden: Tensor,
     /// `(num_tokens, (num_heads + 2 * num_kv_heads) * head_dim)`.
     pub(crate) qkv: Tensor,
-    /// `(num_tokens, num_heads * head_dim)`.
+    /// Of `num_heads * head_dim` columns, as [`Compute::attended_rows`] makes them.
     pub(crate) attended: Tensor,
-    /// `(num_tokens, 2 * intermediate_size)`, gate first.
-    pub(crate) gate_up: Tensor,
+    /// Of `intermediate_size` columns, as [`Compute::gated_rows`] makes them.
+    pub(crate) gated: Tensor,
 }
 
-impl<'a> Step<'a> {
+impl Step<'_> {
     /// Rotates q and k by their positions and writes k and v into `kv`.
     pub(crate) fn store(&self, kv: &KvLayer) -> Result<()> {
-        Ok(self.compute.rope_and_store(&self.qkv, self.rope, &self.spans, kv)?)
+        Ok(self.compute.rope_and_store(&self.qkv, self.rope, &self.rows, kv)?)
     }
 
-    /// The step of the rows `rows` alone, ascending: what `hidden` and `qkv` hold of them moves to the front.
-    pub(crate) fn keep_rows(self, rows: &[u32]) -> Result<Step<'a>> {
-        if rows.len() == self.hidden.dims()[0] {
-            return Ok(self);
-        }
-        self.compute.keep_rows(&self.hidden, rows)?;
-        self.compute.keep_rows(&self.qkv, rows)?;
-        let front = |tensor: Tensor| tensor.narrow(0, 0, rows.len());
-        Ok(Step {
-            spans: kept_spans(&self.spans, rows).into(),
+    /// The step of the wanted rows alone: what `hidden` and `qkv` hold of them moves to the front.
+    pub(crate) fn keep_rows(self) -> Result<Self> {
+        let Some(kept) = self.kept else { return Ok(self) };
+        self.compute.keep_rows(&self.hidden, &kept)?;
+        self.compute.keep_rows(&self.qkv, &kept)?;
+        let front = |tensor: Tensor| tensor.narrow(0, 0, kept.len());
+        Ok(Self {
+            rows: kept,
+            kept: None,
             hidden: front(self.hidden)?,
             qkv: front(self.qkv)?,
-            attended: front(self.attended)?,
-            gate_up: front(self.gate_up)?,
+            attended: self.compute.first_rows(&self.attended, kept.len())?,
+            gated: self.compute.first_rows(&self.gated, kept.len())?,
             ..self
         })
     }
 }
 
 /// The spans of the rows `rows` alone, ascending: one for each run of neighbours.
-fn kept_spans(spans: &[Span], mut rows: &[u32]) -> Vec<Span> {
+pub(crate) fn kept_spans(spans: &[Span], mut rows: &[u32]) -> Vec<Span> {
     let mut kept = Vec::with_capacity(spans.len());
     let mut query_start = 0;
     for span in spans {

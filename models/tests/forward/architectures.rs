@@ -7,7 +7,7 @@ use models::{Architecture, ModelFile, Recipe, RopeScaling, random::RandomModel};
 
 use crate::{Result, naive, runner::Runner};
 
-const ARCHITECTURES: [Architecture; 4] =
+pub(crate) const ARCHITECTURES: [Architecture; 4] =
     [Architecture::Llama, Architecture::Mistral, Architecture::Qwen2, Architecture::Qwen3];
 
 /// Root mean square of the difference over that of the logits: f16 keys and values, f32 sums.
@@ -77,7 +77,7 @@ fn check_both_kinds(model: &RandomModel, len: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn as_gguf(model: &RandomModel, directory: &Path) -> Result<ModelFile> {
+pub(crate) fn as_gguf(model: &RandomModel, directory: &Path) -> Result<ModelFile> {
     let path = directory.join("tiny.gguf");
     model.write_gguf(&path, &mut |_| ())?;
     Ok(ModelFile::open(&path)?)
@@ -97,7 +97,7 @@ fn check(file: &ModelFile, token_ids: &[u32], what: &str) -> Result<Vec<Vec<f32>
     Ok(precise)
 }
 
-fn relative_error(ours: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+pub(crate) fn relative_error(ours: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
     assert_eq!(ours.len(), expected.len());
     let square = |x: f32| f64::from(x) * f64::from(x);
     let pairs = || ours.iter().flatten().zip(expected.iter().flatten());
@@ -106,7 +106,7 @@ fn relative_error(ours: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
     (difference / size).sqrt()
 }
 
-fn tokens(len: usize) -> Vec<u32> {
+pub(crate) fn tokens(len: usize) -> Vec<u32> {
     let mut rng = fastrand::Rng::with_seed(11);
     (0..len).map(|_| rng.u32(0..288)).collect()
 }

@@ -13,7 +13,7 @@ fn tokens(start: usize, len: usize) -> Result<Vec<u32>> {
     Ok(Golden::read()?.text_ids[start..start + len].to_vec())
 }
 
-fn same_bits(one: &[Vec<f32>], other: &[Vec<f32>]) -> bool {
+pub(crate) fn same_bits(one: &[Vec<f32>], other: &[Vec<f32>]) -> bool {
     let bits = |logits: &[Vec<f32>]| logits.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
     one.iter().flatten().all(|x| x.is_finite()) && bits(one) == bits(other)
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::print_stdout, reason = "the figures of parity are for the reader of a test's output")]
 
 mod architectures;
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
+mod card;
 mod golden;
 mod invariance;
 mod naive;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kernels::{Activations, BLOCK_SIZE, Compute, ComputeOptions, KvCacheType, Span};
-use models::{ForwardBatch, KvCache, MemoryPlan, Model, ModelFile};
+use models::{ForwardBatch, KvCache, MemoryPlan, Model, ModelFile, Placement};
 
 use crate::Result;
 
@@ -38,10 +38,23 @@ impl Runner {
         num_blocks: usize,
         seed: u64,
     ) -> Result<Self> {
-        let compute = Compute::cpu(ComputeOptions { threads: 2, isa: None, activations })?;
-        let model = Model::load(file, &compute, MAX_TOKENS, MAX_TOKENS, &mut |_| ())?;
-        assert_eq!(MemoryPlan::new(file, cache_type, MAX_TOKENS, MAX_TOKENS)?.weight_bytes, model.weight_bytes());
-        let kv = KvCache::new(model.config(), cache_type, num_blocks, &compute)?;
+        let compute = Compute::cpu(options(activations))?;
+        let runner = Self::on(&(&compute).into(), file, cache_type, num_blocks, seed)?;
+        let plan = MemoryPlan::new(file, cache_type, (MAX_TOKENS, MAX_TOKENS), None)?;
+        assert_eq!(plan.host.weights, runner.model.weight_bytes());
+        Ok(runner)
+    }
+
+    /// The same on chosen devices.
+    pub(crate) fn on(
+        placement: &Placement,
+        file: &ModelFile,
+        cache_type: KvCacheType,
+        num_blocks: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        let model = Model::load(file, placement.clone(), MAX_TOKENS, MAX_TOKENS, &mut |_| ())?;
+        let kv = KvCache::new(model.config(), cache_type, num_blocks, placement.clone())?;
         let mut free_blocks: Vec<u32> = (0..num_blocks as u32).collect();
         fastrand::Rng::with_seed(seed).shuffle(&mut free_blocks);
         Ok(Self { model, kv, free_blocks })
@@ -100,6 +113,11 @@ fn next_step(running: &mut [Sequence], chunk: usize, is_wanted: &impl Fn(usize) 
         sequence.computed = next;
     }
     (batch, owners)
+}
+
+/// A compute handle for a test.
+pub(crate) fn options(activations: Activations) -> ComputeOptions {
+    ComputeOptions { threads: 2, isa: None, activations }
 }
 
 /// The demo model, which `scripts/test` and `scripts/serve` bring into `weights/`.

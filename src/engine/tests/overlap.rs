@@ -67,11 +67,16 @@ async fn a_failing_step_ends_all_that_it_has_and_nobody_else() {
 }
 
 /// Its device is lost: what is in flight does not come back, and nothing can be submitted any more.
-struct Losing(MockExecutor, Arc<AtomicBool>);
+struct Losing {
+    executor: MockExecutor,
+    is_there: Arc<AtomicBool>,
+    /// Whether it can come back.
+    for_good: bool,
+}
 
 impl Losing {
     fn ensure_there(&self) -> anyhow::Result<()> {
-        ensure!(self.1.load(Ordering::Relaxed), "the device is lost");
+        ensure!(self.is_there.load(Ordering::Relaxed), "the device is lost");
         Ok(())
     }
 }
@@ -80,25 +85,50 @@ impl Executor for Losing {
     type Ticket = <MockExecutor as Executor>::Ticket;
 
     fn max_steps_in_flight(&self) -> usize {
-        self.0.max_steps_in_flight()
+        self.executor.max_steps_in_flight()
+    }
+
+    fn is_fatal(&self, _: &anyhow::Error) -> bool {
+        self.for_good
     }
 
     fn submit(&mut self, batch: &StepBatch) -> anyhow::Result<Self::Ticket> {
-        let ticket = self.0.submit(batch)?;
+        let ticket = self.executor.submit(batch)?;
         self.ensure_there().map(|()| ticket)
     }
 
     fn collect(&mut self, ticket: Self::Ticket) -> anyhow::Result<StepOutput> {
-        let output = self.0.collect(ticket)?;
+        let output = self.executor.collect(ticket)?;
         self.ensure_there().map(|()| output)
     }
+}
+
+fn start_losing(is_there: &Arc<AtomicBool>, for_good: bool) -> EngineHandle {
+    let executor = MockExecutor::new(ahead(slow(Duration::from_millis(1))));
+    let executor = Losing { executor, is_there: Arc::clone(is_there), for_good };
+    Engine::start(options(), move || Ok(executor)).unwrap()
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_for_good_ends_the_engine_within_a_second() {
+    let is_there = Arc::new(AtomicBool::new(true));
+    let engine = start_losing(&is_there, true);
+    // More than run: those who wait are told, too.
+    let inside: Vec<Generation> = (0..14).map(|i| engine.submit(request(vec![i], 900)).unwrap()).collect();
+    until(|| engine.stats().generation_tokens > 50).await;
+    is_there.store(false, Ordering::Relaxed);
+    let reason = tokio::time::timeout(Duration::from_secs(1), engine.failed()).await.unwrap();
+    assert!(reason.contains("the device is lost"), "{reason}");
+    for generation in inside {
+        assert!(is_failed_step(collect(generation).await.last()));
+    }
+    assert!(matches!(engine.submit(request(vec![1], 5)), Err(SubmitError::Closed)));
 }
 
 #[tokio::test]
 async fn a_lost_device_ends_everybody_with_an_error() {
     let is_there = Arc::new(AtomicBool::new(true));
-    let executor = Losing(MockExecutor::new(ahead(slow(Duration::from_millis(1)))), Arc::clone(&is_there));
-    let engine = Engine::start(options(), move || Ok(executor)).unwrap();
+    let engine = start_losing(&is_there, false);
     let inside: Vec<Generation> = (0..14).map(|i| engine.submit(request(vec![i], 900)).unwrap()).collect();
     until(|| engine.stats().generation_tokens > 50).await;
     is_there.store(false, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use super::rope_and_store::query_heads;
 use crate::kv::{BLOCK_SIZE, PageShape, check_spans};
 use crate::scratch::Buffer;
 use crate::shared::Shared;
-use crate::{Compute, KvLayer, Result, Span, rows};
+use crate::{Compute, KvLayer, Result, Span, StepRows, rows};
 
 /// Positions over which one softmax runs before its result is merged: long contexts of few sequences are split here.
 const PARTITION: usize = 256;
@@ -32,17 +32,25 @@ const SERIAL_WORK: usize = 64 * 1024;
 
 impl Compute {
     /// Causal attention of each span's queries over its pages. `qkv` as left by [`Compute::rope_and_store`] (only q is
-    /// read); `out`: f32 `(num_tokens, num_heads * head_dim)`. `window`: only the last so many positions are seen.
+    /// read); `out`: as [`Compute::attended_rows`] makes them. `window`: only the last so many positions are seen.
+    ///
+    /// # Errors
+    /// When shapes do not fit each other.
     pub fn attention(
         &self,
         qkv: &Tensor,
-        spans: &[Span],
+        step: &StepRows<'_>,
         kv: &KvLayer,
         scale: f32,
         window: Option<usize>,
         out: &Tensor,
     ) -> Result<()> {
         const OP: &str = "attention";
+        if let Some(gpu) = self.gpu() {
+            let (card, tables) = step.on_card(OP)?;
+            return gpu.attention(card.attention(), qkv, (tables, kv), (scale, window), out);
+        }
+        let spans = step.spans;
         let (num_tokens, columns) = rows::matrix(OP, "qkv", qkv)?;
         let shape = kv.shape(OP)?;
         let num_heads = query_heads(OP, columns, shape)?;

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use half::f16;
 
 use crate::testing::isas;
-use crate::{BLOCK_SIZE, Compute, ComputeOptions, Isa, KvCacheType, KvLayer, RopeStyle, RopeTable, Span};
+use crate::{BLOCK_SIZE, Compute, ComputeOptions, Isa, KvCacheType, KvLayer, RopeStyle, RopeTable, Span, StepRows};
 
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_field_names, reason = "the field's own names")]
@@ -95,9 +95,9 @@ fn run_steps(
         let num_tokens = rows.len() / columns;
         let qkv = Tensor::from_vec(rows, (num_tokens, columns), &Device::Cpu).unwrap();
         let out = Tensor::full(f32::NAN, (num_tokens, heads.num_heads * heads.head_dim), &Device::Cpu).unwrap();
-        compute.rope_and_store(&qkv, &rope, &spans, &cache.layer).unwrap();
+        compute.rope_and_store(&qkv, &rope, &StepRows::new(&[], &spans), &cache.layer).unwrap();
         let scale = 1.0 / (heads.head_dim as f32).sqrt();
-        compute.attention(&qkv, &spans, &cache.layer, scale, window, &out).unwrap();
+        compute.attention(&qkv, &StepRows::new(&[], &spans), &cache.layer, scale, window, &out).unwrap();
         for (&(i, len), span) in step.iter().zip(&spans) {
             let part = |t: &Tensor| {
                 let rows = t.narrow(0, span.query_start, len).unwrap();
@@ -325,8 +325,8 @@ fn wrong_arguments_are_errors() {
     };
     let call = |qkv: &Tensor, spans: &[Span], out: &Tensor| {
         let rope = RopeTable::new(RopeStyle::Neox, vec![1.0; 8], 1.0);
-        let stored = compute.rope_and_store(qkv, &rope, spans, &layer);
-        let attended = compute.attention(qkv, spans, &layer, 1.0, None, out);
+        let stored = compute.rope_and_store(qkv, &rope, &StepRows::new(&[], spans), &layer);
+        let attended = compute.attention(qkv, &StepRows::new(&[], spans), &layer, 1.0, None, out);
         stored.and(attended)
     };
     let (qkv, out) = (tensor(3, 8 * 16), tensor(3, 4 * 16));
@@ -350,6 +350,10 @@ fn wrong_arguments_are_errors() {
     assert!(call(&tensor(3, 4 * 16), &good, &out).is_err(), "no query heads");
     assert!(call(&tensor(3, 8 * 16 + 1), &good, &out).is_err(), "part of a head");
     assert!(call(&qkv, &good, &tensor(2, 4 * 16)).is_err(), "too few rows of out");
-    assert!(compute.attention(&qkv.to_dtype(DType::F16).unwrap(), &good, &layer, 1.0, None, &out).is_err());
-    assert!(compute.attention(&qkv, &good, &layer, 1.0, None, &out.t().unwrap()).is_err());
+    assert!(
+        compute
+            .attention(&qkv.to_dtype(DType::F16).unwrap(), &StepRows::new(&[], &good), &layer, 1.0, None, &out)
+            .is_err()
+    );
+    assert!(compute.attention(&qkv, &StepRows::new(&[], &good), &layer, 1.0, None, &out.t().unwrap()).is_err());
 }

@@ -11,7 +11,7 @@ mod operand;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Tensor};
 
 pub(crate) use activations::ActivationBuffer;
 use activations::Quantised;
@@ -19,6 +19,7 @@ pub use operand::Operand;
 use operand::Source;
 
 use crate::formats::GROUP;
+use crate::gpu::OutputKind;
 use crate::packed::Part;
 use crate::shared::Shared;
 use crate::{Activations, Compute, PackedMatrix, Result, rows};
@@ -29,7 +30,7 @@ impl Compute {
     /// # Errors
     /// When a shape or type is another.
     pub fn linear(&self, weight: &PackedMatrix, x: Operand<'_>, out: &Tensor) -> Result<()> {
-        Linear { name: "linear", compute: self, weight, x, accumulate: false }.run(out)
+        Linear { name: "linear", compute: self, weight, x, output: OutputKind::Store }.run(out)
     }
 
     /// `out += x · Wᵀ`: the projection back into the residual stream. Shapes as in [`Compute::linear`].
@@ -37,7 +38,53 @@ impl Compute {
     /// # Errors
     /// When a shape or type is another.
     pub fn linear_add(&self, weight: &PackedMatrix, x: Operand<'_>, out: &Tensor) -> Result<()> {
-        Linear { name: "linear_add", compute: self, weight, x, accumulate: true }.run(out)
+        Linear { name: "linear_add", compute: self, weight, x, output: OutputKind::Add }.run(out)
+    }
+
+    /// What [`Operand::Gated`] takes, of a matrix that has gate's rows, then as many of up: `out` as
+    /// [`Compute::gated_rows`] makes it.
+    ///
+    /// # Errors
+    /// When a shape or type is another.
+    pub fn linear_gated(&self, weight: &PackedMatrix, x: Operand<'_>, out: &Tensor) -> Result<()> {
+        Linear { name: "linear_gated", compute: self, weight, x, output: OutputKind::Gate }.run(out)
+    }
+
+    /// Zeros for what attention gives and a product takes, `max_tokens` rows of `columns`: f32, or on a card an operand.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn attended_rows(&self, max_tokens: usize, columns: usize) -> Result<Tensor> {
+        match self.gpu() {
+            Some(gpu) => gpu.operand(max_tokens, columns),
+            None => Ok(Tensor::zeros((max_tokens, columns), DType::F32, &Device::Cpu)?),
+        }
+    }
+
+    /// Zeros for `max_tokens` rows that [`Operand::Gated`] makes `columns` of: f32 with gate and up beside each other,
+    /// or on a card an operand of what they make.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn gated_rows(&self, max_tokens: usize, columns: usize) -> Result<Tensor> {
+        self.attended_rows(max_tokens, if self.gpu().is_some() { columns } else { 2 * columns })
+    }
+
+    /// The first rows of what [`Compute::attended_rows`] or [`Compute::gated_rows`] has made; an operand of a card, whose
+    /// rows do not follow each other, as it is.
+    ///
+    /// # Errors
+    /// When there are not so many.
+    pub fn first_rows(&self, operand: &Tensor, num_tokens: usize) -> Result<Tensor> {
+        if self.gpu().is_some() { Ok(operand.clone()) } else { Ok(operand.narrow(0, 0, num_tokens)?) }
+    }
+
+    /// Makes the memory that products of so many tokens and columns work in, before a step is recorded.
+    ///
+    /// # Errors
+    /// When the card has none.
+    pub fn reserve(&self, max_tokens: usize, max_columns: usize) -> Result<()> {
+        self.gpu().map_or(Ok(()), |gpu| gpu.reserve(max_tokens, max_columns))
     }
 }
 
@@ -46,11 +93,15 @@ struct Linear<'a> {
     compute: &'a Compute,
     weight: &'a PackedMatrix,
     x: Operand<'a>,
-    accumulate: bool,
+    output: OutputKind,
 }
 
 impl Linear<'_> {
     fn run(&self, out: &Tensor) -> Result<()> {
+        self.weight.check_place(self.name, self.compute)?;
+        if let Some(gpu) = self.compute.gpu() {
+            return gpu.linear(self.weight, self.x, (self.output, out));
+        }
         let (num_tokens, _) = rows::matrix(self.name, "out", out)?;
         self.x.check(self.name, num_tokens, self.weight.columns())?;
         rows::expect(self.name, "out", out, &[num_tokens, self.weight.rows()])?;
@@ -105,7 +156,8 @@ impl Linear<'_> {
     fn multiply(&self, out: &mut [f32], x: &[f32], source: Source<'_>) {
         let x = Input { values: x, columns: self.weight.columns(), source };
         let width = self.weight.rows();
-        let out = Output { values: Shared::new(out), width, first_column: 0, accumulate: self.accumulate };
+        let out =
+            Output { values: Shared::new(out), width, first_column: 0, accumulate: self.output == OutputKind::Add };
         let tasks = Tasks::new(self.weight, x.num_tokens(), self.compute.threads());
         let int8 = self.compute.activations() == Activations::Int8;
         let is_float = |part: &Arc<Part>| !int8 || part.is_float();

@@ -12,7 +12,7 @@ use super::Input;
 /// The left factor of a product with a matrix of `columns` inputs.
 #[derive(Debug, Clone, Copy)]
 pub enum Operand<'a> {
-    /// Rows as they are: f32 `(num_tokens, columns)`.
+    /// Rows as they are: f32 `(num_tokens, columns)`, or as [`Compute::attended_rows`] makes them.
     Rows(&'a Tensor),
     /// Their root-mean-square norm (Zhang & Sennrich, 2019), `x / sqrt(mean(x²) + eps) * weight`.
     Normed {
@@ -23,7 +23,8 @@ pub enum Operand<'a> {
         /// Added to the mean of the squares.
         eps: f32,
     },
-    /// `silu(gate) * up` (Shazeer, 2020) of rows that hold gate, then up: f32 `(num_tokens, 2 * columns)`.
+    /// `silu(gate) * up` (Shazeer, 2020), of what [`Compute::linear_gated`] leaves: f32 `(num_tokens, 2 * columns)` with
+    /// gate, then up, or on a card an operand of the products.
     Gated(&'a Tensor),
 }
 

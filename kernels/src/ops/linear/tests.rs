@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::ops::{rms_norm, silu_mul};
 use crate::testing::{compute, compute_with, isas_and_emulated, random_blocks, scale_places};
-use crate::{Activations, Compute, ComputeOptions, GgmlType, Isa, Operand, PackedMatrix};
+use crate::{Activations, Compute, ComputeOptions, GgmlType, Isa, Operand, PackedMatrix, StepRows};
 
 mod isas;
 
@@ -25,7 +25,7 @@ fn product(compute: &Compute, weight: &PackedMatrix, x: &[f32]) -> Vec<f32> {
 fn reference(compute: &Compute, weight: &PackedMatrix, x: &[f32]) -> Vec<f64> {
     let (rows, columns) = (weight.rows(), weight.columns());
     let table = Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
-    compute.embed(weight, &(0..rows as u32).collect::<Vec<_>>(), &table).unwrap();
+    compute.embed(weight, &StepRows::new(&(0..rows as u32).collect::<Vec<_>>(), &[]), None, &table).unwrap();
     let table = table.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
     x.chunks(columns).flat_map(|x| table.chunks(columns).map(move |w| dot(x, w))).collect()
@@ -229,7 +229,7 @@ fn wrong_shapes_are_errors() {
     assert!(error.starts_with("linear_add: out has shape [2, 13]"), "{error}");
     assert!(compute.linear(&weight, Operand::Rows(&zeros((0, 96), DType::F32)), &zeros((0, 12), DType::F32)).is_ok());
     assert!(compute.linear(&weight, Operand::Rows(&out), &out).is_err());
-    assert!(compute.embed(&weight, &[12], &zeros((1, 96), DType::F32)).is_err());
+    assert!(compute.embed(&weight, &StepRows::new(&[12], &[]), None, &zeros((1, 96), DType::F32)).is_err());
 }
 
 /// Norm and gate on the way into a product give the bits of the same computed before it, whatever kernels follow.

@@ -13,14 +13,22 @@ use crate::hadamard::{self, hadamard};
 use crate::kv::{BLOCK_SIZE, PageShape, check_spans};
 use crate::shared::Shared;
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::{Compute, Error, KvLayer, Result, RopeStyle, RopeTable, Span, rows};
+use crate::{Compute, Error, KvLayer, Result, RopeStyle, RopeTable, Span, StepRows, rows};
 
 impl Compute {
     /// Rotates q and k of `qkv` in place by their positions and stores k and v into the cache at the spans' slots. For
     /// a cache of bytes q and k are transformed, too, which leaves their products as they are.
-    /// `qkv`: f32 `(num_tokens, (num_heads + 2 * num_kv_heads) * head_dim)`.
-    pub fn rope_and_store(&self, qkv: &Tensor, rope: &RopeTable, spans: &[Span], kv: &KvLayer) -> Result<()> {
+    /// `qkv`: f32 `(step.padded_len(), (num_heads + 2 * num_kv_heads) * head_dim)`.
+    ///
+    /// # Errors
+    /// When shapes do not fit each other.
+    pub fn rope_and_store(&self, qkv: &Tensor, rope: &RopeTable, step: &StepRows<'_>, kv: &KvLayer) -> Result<()> {
         const OP: &str = "rope_and_store";
+        if let Some(gpu) = self.gpu() {
+            let (card, tables) = step.on_card(OP)?;
+            return gpu.rope_and_store(qkv, card.angles(gpu, tables)?, tables, kv);
+        }
+        let spans = step.spans;
         let (num_tokens, columns) = rows::matrix(OP, "qkv", qkv)?;
         let shape = kv.shape(OP)?;
         let num_heads = query_heads(OP, columns, shape)?;

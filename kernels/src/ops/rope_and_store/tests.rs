@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use half::f16;
 
 use crate::testing::{compute, isas, normal_rows};
-use crate::{BLOCK_SIZE, Isa, KvCacheType, KvLayer, RopeStyle, RopeTable, Span};
+use crate::{BLOCK_SIZE, Isa, KvCacheType, KvLayer, RopeStyle, RopeTable, Span, StepRows};
 
 fn frequencies(head_dim: usize) -> Vec<f32> {
     (0..head_dim / 2).map(|i| 500_000f32.powf(-2.0 * i as f32 / head_dim as f32)).collect()
@@ -53,7 +53,7 @@ fn q_and_k_turn_by_position_and_k_and_v_land_in_their_slots() {
         let qkv = Tensor::from_slice(&before, (100, columns), &Device::Cpu).unwrap();
         let rope = RopeTable::new(style, frequencies(head_dim), magnitude);
         let layer = KvLayer::new(5, num_kv_heads, head_dim, KvCacheType::F16, &Device::Cpu).unwrap();
-        compute(2, Some(isa)).rope_and_store(&qkv, &rope, &spans(), &layer).unwrap();
+        compute(2, Some(isa)).rope_and_store(&qkv, &rope, &StepRows::new(&[], &spans()), &layer).unwrap();
         let after = qkv.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let pages = layer.pages.flatten_all().unwrap().to_vec1::<f16>().unwrap();
         for span in spans() {
@@ -103,7 +103,7 @@ fn bytes_and_scales_land_in_their_slots_whatever_the_values() {
         let rope = RopeTable::new(RopeStyle::Neox, frequencies(head_dim), 1.0);
         let layer = KvLayer::new(2, 1, head_dim, KvCacheType::Q8, &Device::Cpu).unwrap();
         let span = Span { query_start: 0, query_len: 6, context_len: 34, block_table: vec![1, 0] };
-        compute(1, Some(isa)).rope_and_store(&qkv, &rope, &[span], &layer).unwrap();
+        compute(1, Some(isa)).rope_and_store(&qkv, &rope, &StepRows::new(&[], &[span]), &layer).unwrap();
         let pages = layer.pages.flatten_all().unwrap().to_vec1::<u8>().unwrap();
         let rotated = qkv.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let half = BLOCK_SIZE * (head_dim + 4);

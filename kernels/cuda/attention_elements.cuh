@@ -1,6 +1,8 @@
 // Numbers of attention: exponentials, f16 pairs, and the elements of the cache as the halves that products take.
 #pragma once
 
+#include <cmath>
+
 #include "device.cuh"
 
 namespace attention {

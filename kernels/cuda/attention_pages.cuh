@@ -34,7 +34,7 @@ template <int HD, class E, int TEAM> struct Pages {
 #pragma unroll
         for (int b = 0; b < UNIT_PAGES; b++) {
             const bool seen = task.is_seen(unit * UNIT_PAGES + b);
-            const uint8_t* page = keys(ids[b]);
+            const uint8_t* page = task.keys(ids[b]);
             const uint8_t* from = page + first_row * row_bytes + byte;
 #pragma unroll
             for (int row = 0; row < PAGE_POSITIONS; row += THREADS / KEY_CHUNKS) {
@@ -52,7 +52,7 @@ template <int HD, class E, int TEAM> struct Pages {
 #pragma unroll
         for (int b = 0; b < UNIT_PAGES; b++) {
             const bool seen = task.is_seen(unit * UNIT_PAGES + b);
-            const uint8_t* page = keys(ids[b]) + task.half_page;
+            const uint8_t* page = task.keys(ids[b]) + task.half_page();
             unsigned char* slot = to + (b ^ M::value_bits(first_row)) * M::SLOT;
 #pragma unroll
             for (int row = 0; row < HD; row += THREADS / VALUE_CHUNKS) {
@@ -77,7 +77,7 @@ template <int HD, class E, int TEAM> struct Pages {
                 unsigned char* chunk = task.memory.values(unit) + row * M::VALUE_ROW + slot + i % VALUE_CHUNKS * 16;
                 __half* values = reinterpret_cast<__half*>(chunk);
                 for (int j = 0; j < 8; j++) {
-                    const bool seen = position + j <= task.last_position && position + j >= task.first_seen;
+                    const bool seen = position + j <= task.last_position() && position + j >= task.first_seen();
                     if (!seen) values[j] = __float2half_rn(0.0f);
                 }
             }
@@ -85,9 +85,6 @@ template <int HD, class E, int TEAM> struct Pages {
     }
 
 private:
-    __device__ __forceinline__ const uint8_t* keys(uint32_t block) const {
-        return task.args.pages + page_offset(block, task.item.kv_head, task.args.kv_heads, task.half_page);
-    }
     // The scales behind a half page.
     __device__ __forceinline__ void copy_scales(float* to, int b, const uint8_t* half, bool seen) const {
         const int i = (int)threadIdx.x;

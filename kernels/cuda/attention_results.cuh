@@ -22,7 +22,7 @@ template <int HD, class E, int TEAM> struct Results {
     }
 
     __device__ __forceinline__ void write_partial(int index, const Sum& sums) const {
-        const int head_dim = task.args.head_dim, rows = task.rows;
+        const int head_dim = task.args.head_dim, rows = task.rows();
         float* to = partial(index);
         for_each_pair(sums, [&](int row, int column, float2 pair, int) {
             *reinterpret_cast<float2*>(to + row * head_dim + column) = pair;
@@ -43,8 +43,8 @@ template <int HD, class E, int TEAM> struct Results {
         const AttentionItem& item = task.item;
         for (int p = item.begin; p < (int)item.end; p++) {
             const bool seen = (p + 1) * PARTITION_UNITS > task.begin && p * PARTITION_UNITS < task.end;
-            if (!seen && (int)threadIdx.x < task.rows) {
-                partial(item.partial + p - item.begin)[task.rows * task.args.head_dim + threadIdx.x] = -INFINITY;
+            if (!seen && (int)threadIdx.x < task.rows()) {
+                partial(item.partial + p - item.begin)[task.rows() * task.args.head_dim + threadIdx.x] = -INFINITY;
             }
         }
     }
@@ -63,7 +63,7 @@ template <int HD, class E, int TEAM> struct Results {
         if (before + 1 != task.item.items) return;
         __threadfence();
         const int fours = task.args.head_dim / 4;
-        for (int i = threadIdx.x; i < task.rows * fours; i += THREADS) merge_partials(i / fours, i % fours);
+        for (int i = threadIdx.x; i < task.rows() * fours; i += THREADS) merge_partials(i / fours, i % fours);
     }
 
 private:
@@ -72,7 +72,7 @@ private:
     template <class F> __device__ __forceinline__ void for_each_pair(const Sum& sums, F f) const {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            if (task.row(i) >= task.rows) continue;
+            if (task.row(i) >= task.rows()) continue;
 #pragma unroll
             for (int n = 0; n < Sum::TILES; n++) {
                 const int column = (task.member * Sum::TILES + n) * 8;
@@ -95,13 +95,13 @@ private:
 
     // Sums, (rows, head_dim), then the rows' maxima and weights, padded to whole groups of four floats.
     __device__ __forceinline__ float* partial(int i) const {
-        const int len = (task.rows * task.args.head_dim + 2 * task.rows + 3) / 4;
+        const int len = (task.rows() * task.args.head_dim + 2 * task.rows() + 3) / 4;
         return reinterpret_cast<float*>(task.args.partials + task.item.partials + (size_t)i * len);
     }
 
     // Four columns of one row.
     __device__ __forceinline__ void merge_partials(int row, int four) const {
-        const int head_dim = task.args.head_dim, rows = task.rows, count = task.item.num_partials;
+        const int head_dim = task.args.head_dim, rows = task.rows(), count = task.item.num_partials;
         float sums[4] = {}, max = -INFINITY, weights = 0.0f;
         for (int first = 0; first < count; first += PARTIALS_AHEAD) {
             float4 values[PARTIALS_AHEAD];

@@ -38,7 +38,9 @@ template <int HD, class E, int TEAM> struct Scores {
     // The scores of a unit: scaled, hidden where a row does not see a position, and left for the team.
     __device__ __forceinline__ void compute(int unit) {
         multiply_keys(unit);
-        finish(unit);
+        scale(unit);
+        // Of the whole item, so that all warps agree.
+        if (task.is_partly_seen(unit)) hide_unseen(unit);
         if (TEAM > 1) leave();
     }
 
@@ -63,7 +65,7 @@ private:
         for (int i = 0; i < 2; i++) {
             float x[8] = {};
             const int row = task.row(i);
-            if (row < task.rows && column < head_dim) {
+            if (row < task.rows() && column < head_dim) {
                 const float* token = task.args.qkv + (size_t)(task.item.first_row + row / group) * task.args.qkv_columns;
                 const float* from = token + (task.item.kv_head * group + row % group) * head_dim + column;
                 const float4 low = *reinterpret_cast<const float4*>(from);
@@ -115,21 +117,35 @@ private:
         }
     }
 
-    __device__ __forceinline__ void finish(int unit) {
-        // Of the whole item, so that all warps agree.
-        const bool partly = task.is_partly_seen(unit);
+    __device__ __forceinline__ void scale(int unit) {
 #pragma unroll
         for (int n = 0; n < TILES; n++) {
-            const int first = place(task.member * TILES + n);
             float2 scales = make_float2(1.0f, 1.0f);
-            if (E::SCALED) scales = *reinterpret_cast<const float2*>(task.memory.key_scales(unit) + first);
+            if constexpr (E::SCALED) {
+                const float* at = task.memory.key_scales(unit) + place(task.member * TILES + n);
+                scales = *reinterpret_cast<const float2*>(at);
+            }
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                float& score = values[n][j];
-                score = __fmul_rn(score, task.args.scale);
-                if (E::SCALED) score = __fmul_rn(score, j % 2 ? scales.y : scales.x);
-                const int position = unit * UNIT + first + j % 2;
-                if (partly && (position > task.seen_to[j / 2] || position < task.seen_from[j / 2])) score = -INFINITY;
+                values[n][j] = __fmul_rn(values[n][j], task.args.scale);
+                if (E::SCALED) values[n][j] = __fmul_rn(values[n][j], j % 2 ? scales.y : scales.x);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void hide_unseen(int unit) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            // Counted from the lane's first position.
+            const int position = task.position(i), first = unit * UNIT + place(task.member * TILES);
+            const int to = position - first, from = task.seen_from(position) - first;
+#pragma unroll
+            for (int n = 0; n < TILES; n++) {
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    const int at = n / 4 * PAGE_POSITIONS + n % 4 * 2 + j;
+                    if (at > to || at < from) values[n][2 * i + j] = -INFINITY;
+                }
             }
         }
     }

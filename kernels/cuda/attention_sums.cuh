@@ -1,8 +1,6 @@
 // The sums of an online softmax over the values: units added to them, and sums of partitions merged.
 #pragma once
 
-#include <cmath>
-
 #include "attention_scores.cuh"
 
 namespace attention {
@@ -85,7 +83,7 @@ private:
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             reference[i] = 0.0f;
-            if (i == 1 && !task.upper) continue;
+            if (i == 1 && !task.upper()) continue;
             float raised = max[i];
 #pragma unroll
             for (int n = 0; n < UNIT_TILES; n++) {
@@ -117,7 +115,7 @@ private:
             for (int n = 0; n < PAGE_TILES; n++) {
                 uint32_t& pair = pairs[n / 2][n % 2 * 2 + i];
                 pair = 0;
-                if (i == 1 && !task.upper) continue;
+                if (i == 1 && !task.upper()) continue;
                 const int tile = b * PAGE_TILES + n;
                 const float2 score = scores.pair(tile, i);
                 float low = exp_2(score.x - reference[i]), high = exp_2(score.y - reference[i]);

@@ -44,56 +44,56 @@ template <int HD, class E, int TEAM> struct Task {
     M memory;
     // Of the warp.
     int lane, team, member;
-    // Of the item.
-    int rows, half_page;
-    // Positions of the first and the last query, and the first position that the first one sees.
-    int first_position, last_position, first_seen;
-    // Units that are seen.
-    int begin, end;
-    // Of the lane's two rows: positions seen.
-    int seen_from[2], seen_to[2];
-    // Whether the team has rows, and whether in the upper half.
-    bool active, upper;
+    // Units and pages with positions that some query sees.
+    int begin, end, first_page, end_page;
+    // Whether the team has rows.
+    bool active;
 
     __device__ __forceinline__ Task(const Arguments& args, const AttentionItem& item, unsigned char* shared)
         : args(args), item(item), memory{shared} {
         lane = threadIdx.x % 32;
         team = threadIdx.x / 32 / TEAM;
         member = threadIdx.x / 32 % TEAM;
-        rows = item.tokens * args.group;
-        half_page = PAGE_POSITIONS * (args.head_dim * E::BYTES + (E::SCALED ? 4 : 0));
-        first_position = item.first_position;
-        last_position = first_position + item.tokens - 1;
-        first_seen = from(first_position);
-        begin = max((int)item.begin * PARTITION_UNITS, first_seen / UNIT);
-        end = min((int)item.end * PARTITION_UNITS, last_position / UNIT + 1);
-        active = team * FRAGMENT_ROWS < rows;
-        upper = team * FRAGMENT_ROWS + 8 < rows;
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            // Rows that are not there see what the last one does; nobody asks for them.
-            seen_to[i] = first_position + min(row(i), rows - 1) / (int)args.group;
-            seen_from[i] = from(seen_to[i]);
-        }
+        begin = max((int)item.begin * PARTITION_UNITS, first_seen() / UNIT);
+        end = min((int)item.end * PARTITION_UNITS, last_position() / UNIT + 1);
+        first_page = first_seen() / PAGE_POSITIONS;
+        end_page = min(end * UNIT_PAGES, last_position() / PAGE_POSITIONS + 1);
+        active = team * FRAGMENT_ROWS < rows();
     }
 
-    // The first position that a query at `position` sees.
-    __device__ __forceinline__ int from(int position) const {
+    // Rows of the item, and where its first and its last query stand.
+    __device__ __forceinline__ int rows() const { return item.tokens * args.group; }
+    __device__ __forceinline__ int first_position() const { return item.first_position; }
+    __device__ __forceinline__ int last_position() const { return item.first_position + item.tokens - 1; }
+    // The first position that a query at `position` sees, and that any of the item does.
+    __device__ __forceinline__ int seen_from(int position) const {
         return position < (int)args.window ? 0 : position + 1 - (int)args.window;
     }
+    __device__ __forceinline__ int first_seen() const { return seen_from(first_position()); }
     // The lane's row of its lower or upper half.
     __device__ __forceinline__ int row(int i) const { return team * FRAGMENT_ROWS + lane / 4 + 8 * i; }
-    // Whether a page of the sequence has a position that some query sees.
-    __device__ __forceinline__ bool is_seen(int page) const {
-        const bool in_range = page * PAGE_POSITIONS <= last_position && (page + 1) * PAGE_POSITIONS > first_seen;
-        return in_range && page < end * UNIT_PAGES;
+    // Its position. Rows that are not there see what the last one does; nobody asks for them.
+    __device__ __forceinline__ int position(int i) const {
+        return first_position() + min(row(i), rows() - 1) / (int)args.group;
     }
-    // Whether a unit has positions that no query sees, or that some do not.
+
+    // Whether the team has rows in its upper half.
+    __device__ __forceinline__ bool upper() const { return team * FRAGMENT_ROWS + 8 < rows(); }
+    __device__ __forceinline__ bool is_seen(int page) const { return page >= first_page && page < end_page; }
+    // Whether a unit has positions that no query sees, and whether it has some that not all of them see.
     __device__ __forceinline__ bool has_unseen(int unit) const {
-        return (unit + 1) * UNIT > last_position + 1 || unit * UNIT < first_seen;
+        return (unit + 1) * UNIT > last_position() + 1 || unit * UNIT < first_seen();
     }
     __device__ __forceinline__ bool is_partly_seen(int unit) const {
-        return unit * UNIT + UNIT - 1 > first_position || unit * UNIT < from(last_position);
+        return (unit + 1) * UNIT > first_position() + 1 || unit * UNIT < seen_from(last_position());
+    }
+
+    // Bytes of the keys, or the values, of one head of a block, and where the keys begin.
+    __device__ __forceinline__ int half_page() const {
+        return PAGE_POSITIONS * (args.head_dim * E::BYTES + (E::SCALED ? 4 : 0));
+    }
+    __device__ __forceinline__ const uint8_t* keys(uint32_t block) const {
+        return args.pages + page_offset(block, item.kv_head, args.kv_heads, half_page());
     }
 };
 

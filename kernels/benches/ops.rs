@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use kernels::{
-    BLOCK_SIZE, Compute, GgmlType, KvCacheType, KvLayer, Operand, PackedMatrix, RopeStyle, RopeTable, Span, StepRows,
+    BLOCK_SIZE, Compute, GgmlType, KvCacheType, KvLayer, Norm, Operand, PackedMatrix, RopeStyle, RopeTable, Span,
+    StepRows,
 };
 
 use machine::{BEYOND_CACHES, Peaks, seconds};
@@ -132,12 +133,15 @@ impl Bench {
         let work = Work::Int8(2 * tokens * WIDTH * WIDTH);
         let row = |name: &str, run: &mut dyn FnMut()| self.row(&format!("{name}, {tokens} rows"), &work, run);
         row("product", &mut || compute.linear(&weight, Operand::Rows(&x), &out).unwrap());
-        let normed = Operand::Normed { rows: &x, weight: &norm, eps: 1e-5 };
+        let residual = |rows| compute.residual(rows).unwrap();
+        let stream = residual(x.clone());
+        let normed = Operand::Normed(&stream, Norm { weight: &norm, eps: 1e-5 });
         row("product of the norm", &mut || compute.linear(&weight, normed, &out).unwrap());
         row("product of the gate", &mut || compute.linear(&weight, Operand::Gated(&gate_up), &out).unwrap());
         // Zeros, so that the sum stays what it is.
         let zeros = Tensor::zeros((tokens, WIDTH), DType::F32, &Device::Cpu).unwrap();
-        row("product added", &mut || compute.linear_add(&weight, Operand::Rows(&zeros), &out).unwrap());
+        let out = residual(out);
+        row("product added", &mut || compute.linear_add(&weight, Operand::Rows(&zeros), &out, None).unwrap());
     }
 
     fn rope_and_store(&self, (sequences, query_len): (usize, usize), cache_type: KvCacheType) {

@@ -23,6 +23,7 @@
 //     128 KB a unit in 1,024 cycles, and their 512 multiplications take the tensor cores of an H200 some 830.
 #pragma once
 
+#include "attention_new_rows.cuh"
 #include "attention_pages.cuh"
 #include "attention_results.cuh"
 
@@ -36,7 +37,9 @@ __device__ __forceinline__ void run(const Arguments& args, const AttentionItem& 
     const T task(args, item, shared);
     const Pages<HD, E, TEAM> pages{task};
     const Results<HD, E, TEAM> results{task};
-    const bool folds = !SPLIT || item.partial == 0;
+    const NewRows<HD, E, TEAM> new_rows{task};
+    const bool folds = !SPLIT || item.partial == 0, has_new_rows = SPLIT && args.rope.angles;
+    if (has_new_rows) new_rows.store();
     uint32_t ids[UNIT_PAGES];
 #pragma unroll
     for (int i = 0; i < DEPTH; i++) {
@@ -47,7 +50,11 @@ __device__ __forceinline__ void run(const Arguments& args, const AttentionItem& 
         if (i + 1 < DEPTH) cp_async_commit();
     }
     Scores<HD, E, TEAM> scores(task);
-    scores.take_queries();
+    if (has_new_rows) {
+        new_rows.take_queries();
+    } else {
+        scores.take_queries();
+    }
     if (SPLIT && !folds) results.write_empty_partials();
     Sums<HD, E, TEAM> total, sums;
     total.clear();
@@ -88,6 +95,8 @@ __device__ __forceinline__ void run(const Arguments& args, const AttentionItem& 
 
 template <int HD, class E, int TEAM, bool SPLIT> __device__ __forceinline__ void attend(const Arguments& args) {
     DYNAMIC_SHARED(shared);
+    grid_dependency_launch();
+    grid_dependency_wait();
     if (blockIdx.x >= *args.num_items) return;
     uint32_t at = blockIdx.x;
     __shared__ AttentionItem item;

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "device.cuh"
+#include "rope.cuh"
 
 namespace attention {
 
@@ -29,6 +29,8 @@ __device__ __forceinline__ float limited(float x) {
 
 // f16.
 struct Halves {
+    // What the cache keeps.
+    using Stored = __half;
     static constexpr int BYTES = 2;
     static constexpr bool SCALED = false;
     // What weights are multiplied by.
@@ -41,6 +43,7 @@ struct Halves {
 
 // Signed bytes with a scale for each position and head.
 struct Bytes {
+    using Stored = int8_t;
     static constexpr int BYTES = 1;
     static constexpr bool SCALED = true;
     // Weights times scales are at most this in f16 for scales up to 255, and precise for scales down to 1e-6.

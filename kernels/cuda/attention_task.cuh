@@ -12,9 +12,9 @@ constexpr int UNIT_TILES = UNIT / 8;
 constexpr int PAGE_TILES = PAGE_POSITIONS / 8;
 
 struct Arguments {
-    // f32 (rows, qkv_columns), q first.
+    // f32 (rows, qkv_columns): q, k, v.
     const float* qkv;
-    const uint8_t* pages;
+    uint8_t* pages;
     // Blocks begin with items[first_item + block], of which there are `*num_items`.
     const AttentionItem* items;
     const uint32_t* num_items;
@@ -30,6 +30,8 @@ struct Arguments {
     uint32_t window;
     // What products of q and k are multiplied by before 2 is raised to them.
     float scale;
+    // Where the step's rows are neither rotated nor stored yet: items do it with their own. Without angles otherwise.
+    Rope rope;
 };
 
 template <int HD, class E, int TEAM> struct Task {
@@ -92,7 +94,7 @@ template <int HD, class E, int TEAM> struct Task {
     __device__ __forceinline__ int half_page() const {
         return PAGE_POSITIONS * (args.head_dim * E::BYTES + (E::SCALED ? 4 : 0));
     }
-    __device__ __forceinline__ const uint8_t* keys(uint32_t block) const {
+    __device__ __forceinline__ uint8_t* keys(uint32_t block) const {
         return args.pages + page_offset(block, item.kv_head, args.kv_heads, half_page());
     }
 };

@@ -126,13 +126,14 @@ __device__ __forceinline__ void cp_async_wait_all() {
 #endif
 }
 
-// Waits for the kernels before it in the stream, where the launch lets this one start early.
+// A kernel that is launched to overlap starts when every block of the one before it has called grid_dependency_launch or
+// ended. Until grid_dependency_wait returns it may read what no kernel of the step writes, and write nothing but shared
+// memory; from then on everything that was launched before it is done. Every such kernel calls both.
 __device__ __forceinline__ void grid_dependency_wait() {
 #if DEVICE_ARCH >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// Lets the next kernel of the stream start.
 __device__ __forceinline__ void grid_dependency_launch() {
 #if DEVICE_ARCH >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

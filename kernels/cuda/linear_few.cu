@@ -15,12 +15,16 @@ template <int NT> struct FewTask {
     const Matrix& matrix;
     const uint4* x;
     const Output& output;
+    const Normed& norm;
     float* shared;
+    // Of the tokens, once they are found.
+    float* factors;
     // The part and the rows of tiles of it that this block takes: first, first + stride, ...
     int part, first_row, row_tiles, stride;
     // Parts that are computed together: 2 when gated.
     int parts;
-    int turn;
+    int turn = 0;
+    bool has_factors = false;
 
     // The tile at the start of this warp's slice in a row of tiles.
     template <class F> __device__ __forceinline__ const uint8_t* tile(int half, int row, int unit) const {
@@ -37,6 +41,12 @@ template <int NT> struct FewTask {
             raw = F::load_scales(here, lane);
 #pragma unroll
             for (int quarter = 0; quarter < QUARTERS; quarter++) ring[quarter] = F::load_quarter(here, quarter, lane);
+        }
+        if (!has_factors) {
+            // While the weights are on their way.
+            grid_dependency_wait();
+            find_row_factors(output, norm, 0, NT * FRAGMENT_TOKENS, blockIdx.x == 0, factors);
+            has_factors = true;
         }
         for (int row = first_row; row < row_tiles; row += stride) {
             for (int half = 0; half < parts; half++) {
@@ -102,16 +112,24 @@ template <int NT> struct FewTask {
     __device__ __forceinline__ void reduce(int row_tile) const {
         const int row = threadIdx.x % TILE_ROWS, token = threadIdx.x / TILE_ROWS, out_row = row_tile * TILE_ROWS + row;
         const int place = (row % 8 * 4 + token / 2) * 4 + row / 8 * 2 + token % 2;
+        const Part& first_part = matrix.parts[part];
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             const int out_token = n * FRAGMENT_TOKENS + token;
-            if (out_token >= (int)output.num_tokens || out_row >= (int)matrix.parts[part].rows) continue;
-            float first = total(0, n * 128 + place);
+            const bool is_there = out_token < (int)output.num_tokens && out_row < (int)first_part.rows;
+            const float first = total(0, n * 128 + place), factor = factors[out_token];
+            float value = 0.0f;
             if (output.kind == GATE) {
-                store_gated(output, matrix, out_token, out_row, first, total(1, n * 128 + place));
-            } else {
-                store_output(output, matrix.parts[part], out_token, out_row, first);
+                const float second = total(1, n * 128 + place);
+                if (is_there) store_gated(output, matrix, out_token, out_row, first, second, factor);
+            } else if (is_there) {
+                value = store_output(output, first_part, out_token, out_row, first, factor);
             }
+            if (output.kind != ADD || !norm.operand) continue;
+            const float square = sum_of_lanes(__fmul_rn(value, value), TILE_ROWS);
+            if (!is_there) continue;
+            keep_normed(norm, out_token, out_row, value, factor);
+            if (row == 0) norm.squares_of(out_token)[row_tile] = square;
         }
     }
 
@@ -125,10 +143,12 @@ template <int NT> struct FewTask {
 
 // Blocks take the rows of tiles of all parts in turn, part after part; those of other formats are another launch's.
 template <class F, int NT>
-__device__ __forceinline__ void linear_few(const Matrix& matrix, const uint4* x, const Output& output) {
+__device__ __forceinline__ void linear_few(const Matrix& matrix, const uint4* x, const Output& output, const Normed& norm) {
     __shared__ __align__(16) float shared[2 * SLICES * 2 * NT * 128];
+    __shared__ float factors[NT * FRAGMENT_TOKENS];
+    grid_dependency_launch();
     const bool gated = output.kind == GATE;
-    FewTask<NT> task{matrix, x, output, shared, 0, (int)blockIdx.x, 0, (int)gridDim.x, gated ? 2 : 1, 0};
+    FewTask<NT> task{matrix, x, output, norm, shared, factors, 0, (int)blockIdx.x, 0, (int)gridDim.x, gated ? 2 : 1};
     for (int part = 0; part < (gated ? 1 : (int)matrix.num_parts); part++) {
         task.part = part;
         task.row_tiles = (matrix.parts[part].rows + TILE_ROWS - 1) / TILE_ROWS;
@@ -143,8 +163,9 @@ __device__ __forceinline__ void linear_few(const Matrix& matrix, const uint4* x,
 
 #define LINEAR_FEW(name, fragments, blocks, ...)                                                                      \
     extern "C" __global__ void __launch_bounds__(FEW_THREADS, blocks)                                                 \
-        name(const __grid_constant__ Matrix matrix, const uint4* x, const __grid_constant__ Output output) {          \
-        linear_few<Formats<__VA_ARGS__>, fragments>(matrix, x, output);                                               \
+        name(const __grid_constant__ Matrix matrix, const uint4* x, const __grid_constant__ Output output,            \
+             const __grid_constant__ Normed norm) {                                                                   \
+        linear_few<Formats<__VA_ARGS__>, fragments>(matrix, x, output, norm);                                         \
     }                                                                                                                 \
     EXPORT_KERNEL(name)
 #define LINEAR_FEW_OF_SET(set, ...)                                                                                   \

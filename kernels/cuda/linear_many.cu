@@ -30,12 +30,17 @@ template <int ROW_WARPS, int TOKEN_WARPS, int NT> struct ManyTask {
     static constexpr int STAGE_BYTES = FRAGMENTS * STAGE_BLOCKS * FRAGMENT_HALVES * 2;
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES;
     static constexpr int SUMS = WARP_TILES * NT * 4;
+    // Whether norms are made of outputs on their way; the larger kernel has no registers left for it.
+    static constexpr bool MAKES_NORMS = NT <= 4;
 
     const Matrix& matrix;
     const uint8_t* x;
     const Output& output;
+    const Normed& norm;
     const SplitScratch& scratch;
     uint8_t* shared;
+    // Of the block's tokens.
+    float* factors;
     // The part, this block's first row of tiles in it, and its first token.
     int part, first_tile, first_token;
     // Whether it takes all slices, or the one of blockIdx.z.
@@ -75,6 +80,10 @@ template <int ROW_WARPS, int TOKEN_WARPS, int NT> struct ManyTask {
         const int begin = slice_start(matrix.units, first) * QUARTERS;
         const int end = slice_start(matrix.units, last + 1) * QUARTERS;
         for (int i = 0; i < STAGES - 1; i++) stage(begin + i, end);
+        // While the operand is on its way.
+        if (MAKES_NORMS) {
+            find_row_factors(output, norm, first_token, TOKENS, blockIdx.x == 0 && blockIdx.z == 0, factors);
+        }
         Weights<F> weights(*this, begin / QUARTERS, end / QUARTERS);
         for (int slice = first; slice <= last; slice++) {
             float sums[WARP_TILES][NT][4] = {};
@@ -177,26 +186,56 @@ template <int ROW_WARPS, int TOKEN_WARPS, int NT> struct ManyTask {
     __device__ __forceinline__ void finish(float (&total)[WARP_TILES][NT][4]) const {
         if (!whole && !meet(total)) return;
         const int lane = threadIdx.x % 32, token_warp = threadIdx.x / 32 / ROW_WARPS;
+        const bool keeps = MAKES_NORMS && output.kind == ADD && norm.operand;
 #pragma unroll
         for (int n = 0; n < NT; n++) {
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
-                const int token = first_token + (token_warp * NT + n) * FRAGMENT_TOKENS + lane % 4 * 2 + c % 2;
-                if (token >= (int)output.num_tokens) continue;
-                store(token, lane / 4 + c / 2 * 8, total[0][n][c], total[1][n][c]);
+            for (int c = 0; c < 2; c++) {
+                const int token = (token_warp * NT + n) * FRAGMENT_TOKENS + lane % 4 * 2 + c;
+                // The rows lane / 4 and lane / 4 + 8 of both tiles.
+                float values[WARP_TILES][2] = {};
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    store(token, lane / 4 + half * 8, total[0][n][c + half * 2], total[1][n][c + half * 2], values, half);
+                }
+                if (keeps) keep(token, values);
             }
         }
     }
 
-    __device__ __forceinline__ void store(int token, int row, float first, float second) const {
-        const int rows = matrix.parts[part].rows;
+    // Stores a row's sums of both tiles; `values` is what stands there now.
+    __device__ __forceinline__ void store(int token, int row, float first, float second, float (&values)[WARP_TILES][2],
+                                          int half) const {
+        const int rows = matrix.parts[part].rows, out_token = first_token + token;
         const int first_row = warp_tile(0) * TILE_ROWS + row, second_row = warp_tile(1) * TILE_ROWS + row;
+        if (out_token >= (int)output.num_tokens) return;
+        const float factor = MAKES_NORMS ? factors[token] : found_row_factor(norm, out_token);
         if (gated()) {
-            if (first_row < rows) store_gated(output, matrix, token, first_row, first, second);
+            if (first_row < rows) store_gated(output, matrix, out_token, first_row, first, second, factor);
             return;
         }
-        if (first_row < rows) store_output(output, matrix.parts[part], token, first_row, first);
-        if (second_row < rows) store_output(output, matrix.parts[part], token, second_row, second);
+        const Part& to = matrix.parts[part];
+        if (first_row < rows) values[0][half] = store_output(output, to, out_token, first_row, first, factor);
+        if (second_row < rows) values[1][half] = store_output(output, to, out_token, second_row, second, factor);
+    }
+
+    // Keeps what the residual stream has become for the next product.
+    __device__ __forceinline__ void keep(int token, const float (&values)[WARP_TILES][2]) const {
+        const int lane = threadIdx.x % 32, rows = matrix.parts[part].rows, out_token = first_token + token;
+#pragma unroll
+        for (int i = 0; i < WARP_TILES; i++) {
+            // A tile's 16 rows in the order of sum_of_lanes: eight apart first.
+            float square = __fadd_rn(__fmul_rn(values[i][0], values[i][0]), __fmul_rn(values[i][1], values[i][1]));
+#pragma unroll
+            for (int mask = 16; mask >= 4; mask /= 2) square = __fadd_rn(square, __shfl_xor_sync(0xffffffff, square, mask));
+            if (out_token >= (int)output.num_tokens) continue;
+            const int row = warp_tile(i) * TILE_ROWS + lane / 4;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                if (row + half * 8 < rows) keep_normed(norm, out_token, row + half * 8, values[i][half], factors[token]);
+            }
+            if (lane / 4 == 0 && row < rows) norm.squares_of(out_token)[warp_tile(i)] = square;
+        }
     }
 
     // Whether this block is the last one of its output's slices; then `total` becomes the sum of all of them, in order.
@@ -230,9 +269,10 @@ template <int ROW_WARPS, int TOKEN_WARPS, int NT> struct ManyTask {
 // launch's.
 template <class F, int ROW_WARPS, int TOKEN_WARPS, int NT>
 __device__ __forceinline__ void linear_many(const Matrix& matrix, const uint8_t* x, const Output& output,
-                                            const SplitScratch& scratch) {
+                                            const Normed& norm, const SplitScratch& scratch) {
     using Task = ManyTask<ROW_WARPS, TOKEN_WARPS, NT>;
     DYNAMIC_SHARED(shared);
+    __shared__ float factors[Task::MAKES_NORMS ? Task::TOKENS : 1];
     const int tiles = output.kind == GATE ? ROW_WARPS : Task::BLOCK_TILES;
     int block = blockIdx.x, part = 0;
     for (; output.kind != GATE && part + 1 < (int)matrix.num_parts; part++) {
@@ -240,15 +280,18 @@ __device__ __forceinline__ void linear_many(const Matrix& matrix, const uint8_t*
         if (block < blocks) break;
         block -= blocks;
     }
-    Task task{matrix, x, output, scratch, shared, part, block * tiles, (int)blockIdx.y * Task::TOKENS, gridDim.z == 1};
+    grid_dependency_launch();
+    grid_dependency_wait();
+    const int first_token = (int)blockIdx.y * Task::TOKENS;
+    Task task{matrix, x, output, norm, scratch, shared, factors, part, block * tiles, first_token, gridDim.z == 1};
     F::with(matrix.parts[part].kind, task);
 }
 
 #define LINEAR_MANY(name, row_warps, token_warps, fragments, blocks, ...)                                             \
     extern "C" __global__ void __launch_bounds__(32 * row_warps * token_warps, blocks)                                \
         name(const __grid_constant__ Matrix matrix, const uint8_t* x, const __grid_constant__ Output output,          \
-             const __grid_constant__ SplitScratch scratch) {                                                          \
-        linear_many<Formats<__VA_ARGS__>, row_warps, token_warps, fragments>(matrix, x, output, scratch);             \
+             const __grid_constant__ Normed norm, const __grid_constant__ SplitScratch scratch) {                     \
+        linear_many<Formats<__VA_ARGS__>, row_warps, token_warps, fragments>(matrix, x, output, norm, scratch);       \
     }                                                                                                                 \
     EXPORT_KERNEL(name)
 // 64 rows (32 gated) by 64 tokens, and 128 (64) by 128.

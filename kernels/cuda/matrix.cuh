@@ -6,6 +6,7 @@
 // tokens are computed beside it and whoever computes a slice.
 #pragma once
 
+#include "norm.cuh"
 #include "tile.cuh"
 
 // Parts that may be stacked.
@@ -69,17 +70,51 @@ __device__ __forceinline__ void multiply_block(float (&sums)[4], const uint32_t 
     mma_m16n8k16(sums, second, x_second);
 }
 
-// One output where it belongs. `row` of the part.
-__device__ __forceinline__ void store_output(const Output& output, const Part& part, int token, int row, float sum) {
-    float value = sum * (part.factor * output.factor);
+// The number that goes with a token's outputs, the same for all lanes of the warp. Of a product that adds to the residual
+// stream: the scale of the operand it makes for the next norm. Of others: the root of the norm that their operand is of,
+// over its scale. `keeps`: whether this warp leaves them for the products that follow.
+__device__ __forceinline__ float row_factor(const Output& output, const Normed& norm, int token, bool keeps) {
+    if (!norm.operand || token >= (int)output.num_tokens) return 1.0f;
+    keeps = keeps && threadIdx.x % 32 == 0;
+    if (output.kind == ADD) {
+        const float scale = operand_scale(norm.roots[token]);
+        if (keeps) norm.scales[token] = scale;
+        return scale;
+    }
+    const float root = row_root(norm, token);
+    if (keeps) norm.roots[token] = root;
+    return root / norm.scales[token];
+}
+
+// That of an operand of a norm whose roots are known already.
+__device__ __forceinline__ float found_row_factor(const Normed& norm, int token) {
+    return norm.operand ? norm.roots[token] / norm.scales[token] : 1.0f;
+}
+
+// Those of `count` tokens, found by all warps of the block.
+__device__ __forceinline__ void find_row_factors(const Output& output, const Normed& norm, int first_token, int count,
+                                                 bool keeps, float* factors) {
+#pragma unroll 1
+    for (int i = threadIdx.x / 32; i < count; i += (int)blockDim.x / 32) {
+        const float factor = row_factor(output, norm, first_token + i, keeps);
+        if (threadIdx.x % 32 == 0) factors[i] = factor;
+    }
+}
+
+// One output where it belongs. `row` of the part. Returns what stands there now.
+__device__ __forceinline__ float store_output(const Output& output, const Part& part, int token, int row, float sum,
+                                              float row_factor) {
     float* at = static_cast<float*>(output.values) + (size_t)token * output.width + part.first_output + row;
-    *at = output.kind == ADD ? *at + value : value;
+    const float factor = part.factor * output.factor;
+    *at = output.kind == ADD ? __fmaf_rn(sum, factor, *at) : sum * (factor * row_factor);
+    return *at;
 }
 
 // One gated value where it belongs.
 __device__ __forceinline__ void store_gated(const Output& output, const Matrix& matrix, int token, int row, float gate,
-                                            float up) {
-    float value = silu(gate * (matrix.parts[0].factor * output.factor)) * (up * (matrix.parts[1].factor * output.factor));
+                                            float up, float row_factor) {
+    const float factor = output.factor * row_factor;
+    float value = silu(gate * (matrix.parts[0].factor * factor)) * (up * (matrix.parts[1].factor * factor));
     __half* values = static_cast<__half*>(output.values);
     values[operand_index(token, row, output.width)] = saturated_half(value * GATED_SCALE);
 }

@@ -1,6 +1,10 @@
-// Rotary position embedding (Su et al., 2021), the Walsh-Hadamard transform that spreads large elements, and the bytes of
-// the cache: what is done to one head of one token by one warp. Sums and products are rounded one by one, in the order of
-// the host's, so that both give the same bits.
+// Rotary position embedding (Su et al., 2021), the Walsh-Hadamard transform that spreads large elements, and the elements
+// of the cache: what is done to one head of one token by one warp. Sums and products are rounded one by one, in the order
+// of the host's, so that both give the same bits.
+//
+// In a page of a head, keys are rows (32 positions, head_dim) and values are transposed (head_dim, 32 positions): in both,
+// the numbers that a product adds up are neighbours, and a thread of attention reads eight of them at once. Bytes are
+// followed by their positions' f32 scales. `T` is the cache's type: __half, or int8_t for bytes.
 #pragma once
 
 #include "step.cuh"
@@ -89,4 +93,57 @@ __device__ __forceinline__ float byte_scale(const float (&x)[MAX_LANE_ELEMENTS])
 // The signed byte next to x / scale, ties to even; any where the scale is not finite, 0 where it is 0.
 __device__ __forceinline__ int8_t to_byte(float x, float scale) {
     return (int8_t)max(-127, min(127, __float2int_rn(__fdiv_rn(x, scale))));
+}
+
+template <class T> constexpr bool HAS_SCALES = sizeof(T) == 1;
+
+// Loads a head of q as products with keys of the cache take it.
+template <class T>
+__device__ __forceinline__ void load_query(const Rope& rope, const float* head, int row, float (&x)[MAX_LANE_ELEMENTS]) {
+    load_head(rope, head, row, true, x);
+    if constexpr (HAS_SCALES<T>) {
+        spread(x, rope.head_dim);
+        const float factor = 1.0f / spread_width(rope.head_dim);
+#pragma unroll
+        for (int j = 0; j < MAX_LANE_ELEMENTS; j++) x[j] *= factor;
+    }
+}
+
+// Loads a head of k as the cache keeps it.
+template <class T>
+__device__ __forceinline__ void load_key(const Rope& rope, const float* head, int row, float (&x)[MAX_LANE_ELEMENTS]) {
+    load_head(rope, head, row, true, x);
+    if constexpr (HAS_SCALES<T>) spread(x, rope.head_dim);
+}
+
+// Stores a head's elements `stride` apart. `half` is the half of a page that they belong to, `position` theirs in it.
+template <class T>
+__device__ __forceinline__ void store_head(uint8_t* half, int position, T* to, int stride, int head_dim,
+                                           const float (&x)[MAX_LANE_ELEMENTS]) {
+    const int lane = threadIdx.x % 32;
+    float scale = 1.0f;
+    if constexpr (HAS_SCALES<T>) {
+        scale = byte_scale(x);
+        if (lane == 0) reinterpret_cast<float*>(half + PAGE_POSITIONS * head_dim)[position] = scale;
+    }
+#pragma unroll
+    for (int j = 0; j < MAX_LANE_ELEMENTS; j++) {
+        if (lane + 32 * j >= head_dim) continue;
+        if constexpr (HAS_SCALES<T>) {
+            to[(lane + 32 * j) * stride] = to_byte(x[j], scale);
+        } else {
+            to[(lane + 32 * j) * stride] = __float2half_rn(x[j]);
+        }
+    }
+}
+
+// Stores a key, and a value, where they belong.
+template <class T>
+__device__ __forceinline__ void store_key(uint8_t* keys, int position, int head_dim, const float (&x)[MAX_LANE_ELEMENTS]) {
+    store_head(keys, position, reinterpret_cast<T*>(keys) + position * head_dim, 1, head_dim, x);
+}
+template <class T>
+__device__ __forceinline__ void store_value(uint8_t* values, int position, int head_dim,
+                                            const float (&x)[MAX_LANE_ELEMENTS]) {
+    store_head(values, position, reinterpret_cast<T*>(values) + position, PAGE_POSITIONS, head_dim, x);
 }

@@ -1,8 +1,4 @@
 // The step's q and k are rotated by their positions, q in place, and k and v go into the paged cache, in its type.
-//
-// In a page of a head, keys are rows (32 positions, head_dim) and values are transposed (head_dim, 32 positions): in both,
-// the numbers that a product adds up are neighbours, and a thread of attention reads eight of them at once. Bytes are
-// followed by their positions' f32 scales.
 #include "rope.cuh"
 
 constexpr int STORE_THREADS = 128;
@@ -45,44 +41,26 @@ struct Store {
     __device__ __forceinline__ uint8_t* keys(uint32_t slot, int kv_head) const {
         return pages + page_offset(slot / PAGE_POSITIONS, kv_head, kv_heads, half_page);
     }
-    // The scale of a slot among those of its half page.
-    __device__ __forceinline__ float* scale(uint8_t* half, uint32_t slot) const {
-        return reinterpret_cast<float*>(half + PAGE_POSITIONS * rope.head_dim) + slot % PAGE_POSITIONS;
-    }
 };
 
 // A warp rotates one head of q or k of one row.
-__device__ __forceinline__ void rotate_head(const Store& store, int row, int head) {
+template <class T> __device__ __forceinline__ void rotate_head(const Store& store, int row, int head) {
     const uint32_t slot = store.slots[row];
     if (slot == NO_SLOT) return;
     const int head_dim = store.rope.head_dim, lane = threadIdx.x % 32;
-    const bool is_key = head >= (int)store.heads;
     float* at = store.head(row, head);
     float x[MAX_LANE_ELEMENTS];
-    load_head(store.rope, at, row, true, x);
-    // Every lane has read its pairs before any is overwritten.
-    __syncwarp();
-    if (store.bytes) spread(x, head_dim);
-    const float factor = store.bytes && !is_key ? 1.0f / spread_width(head_dim) : 1.0f;
-    if (!is_key) {
-#pragma unroll
-        for (int j = 0; j < MAX_LANE_ELEMENTS; j++) {
-            if (lane + 32 * j < head_dim) at[lane + 32 * j] = x[j] * factor;
-        }
+    if (head >= (int)store.heads) {
+        load_key<T>(store.rope, at, row, x);
+        store_key<T>(store.keys(slot, head - store.heads), slot % PAGE_POSITIONS, head_dim, x);
         return;
     }
-    uint8_t* keys = store.keys(slot, head - store.heads);
-    const int place = slot % PAGE_POSITIONS * head_dim + lane;
-    const float scale = store.bytes ? byte_scale(x) : 1.0f;
-    if (store.bytes && lane == 0) *store.scale(keys, slot) = scale;
+    load_query<T>(store.rope, at, row, x);
+    // Every lane has read its pairs before any is overwritten.
+    __syncwarp();
 #pragma unroll
     for (int j = 0; j < MAX_LANE_ELEMENTS; j++) {
-        if (lane + 32 * j >= head_dim) continue;
-        if (store.bytes) {
-            keys[place + 32 * j] = (uint8_t)to_byte(x[j], scale);
-        } else {
-            reinterpret_cast<__half*>(keys)[place + 32 * j] = __float2half_rn(x[j]);
-        }
+        if (lane + 32 * j < head_dim) at[lane + 32 * j] = x[j];
     }
 }
 
@@ -92,28 +70,15 @@ template <class T> __device__ __forceinline__ void store_values(const Store& sto
     // Rows are an odd number of words apart, so that 32 of them lie in different banks.
     constexpr int PAD = 4 / sizeof(T);
     __shared__ T tile[STORE_TOKENS * (MAX_HEAD_DIM + PAD)];
-    const int head_dim = store.rope.head_dim, lane = threadIdx.x % 32;
+    const int head_dim = store.rope.head_dim;
     const int rows = min(STORE_TOKENS, (int)store.rows - first_row);
     for (int i = threadIdx.x / 32; i < rows; i += STORE_WARPS) {
         const uint32_t slot = store.slots[first_row + i];
         if (slot == NO_SLOT) continue;
         float x[MAX_LANE_ELEMENTS];
         load_head(store.rope, store.head(first_row + i, store.heads + store.kv_heads + kv_head), 0, false, x);
-        float scale = 1.0f;
-        if constexpr (sizeof(T) == 1) {
-            scale = byte_scale(x);
-            if (lane == 0) *store.scale(store.keys(slot, kv_head) + store.half_page, slot) = scale;
-        }
-#pragma unroll
-        for (int j = 0; j < MAX_LANE_ELEMENTS; j++) {
-            if (lane + 32 * j >= head_dim) continue;
-            T* to = tile + i * (head_dim + PAD) + lane + 32 * j;
-            if constexpr (sizeof(T) == 1) {
-                *to = to_byte(x[j], scale);
-            } else {
-                *to = __float2half_rn(x[j]);
-            }
-        }
+        uint8_t* values = store.keys(slot, kv_head) + store.half_page;
+        store_head(values, slot % PAGE_POSITIONS, tile + i * (head_dim + PAD), 1, head_dim, x);
     }
     __syncthreads();
     // Threads beside each other take neighbouring rows, a power of two of them.
@@ -128,19 +93,22 @@ template <class T> __device__ __forceinline__ void store_values(const Store& sto
 }
 
 // Blocks 0..rotate_blocks take a head of q or k for each warp, those after them a head of v and 32 rows each.
-extern "C" __global__ void __launch_bounds__(STORE_THREADS) rope_and_store(Store store, uint32_t rotate_blocks) {
+template <class T> __device__ __forceinline__ void rotate_and_store(const Store& store, uint32_t rotate_blocks) {
     if (blockIdx.x < rotate_blocks) {
         const uint32_t heads = store.heads + store.kv_heads;
         const uint32_t i = blockIdx.x * STORE_WARPS + threadIdx.x / 32;
-        if (i < store.rows * heads) rotate_head(store, i / heads, i % heads);
+        if (i < store.rows * heads) rotate_head<T>(store, i / heads, i % heads);
         return;
     }
     const uint32_t i = blockIdx.x - rotate_blocks;
-    const int first_row = i / store.kv_heads * STORE_TOKENS, kv_head = i % store.kv_heads;
+    store_values<T>(store, i / store.kv_heads * STORE_TOKENS, i % store.kv_heads);
+}
+
+extern "C" __global__ void __launch_bounds__(STORE_THREADS) rope_and_store(Store store, uint32_t rotate_blocks) {
     if (store.bytes) {
-        store_values<int8_t>(store, first_row, kv_head);
+        rotate_and_store<int8_t>(store, rotate_blocks);
     } else {
-        store_values<__half>(store, first_row, kv_head);
+        rotate_and_store<__half>(store, rotate_blocks);
     }
 }
 EXPORT_KERNEL(rope_and_store)

@@ -467,7 +467,7 @@ using TileF16 = Format<F16, Halves, NoScales>;
 // Formats that one kernel is compiled for.
 template <class... F> struct Formats {
     // Blocks of the product with few tokens whose registers fit into a multiprocessor.
-    static constexpr int FEW_BLOCKS = (sizeof...(F) > 1 || (... || (F::KIND == F16))) ? 4 : 5;
+    static constexpr int FEW_BLOCKS = (sizeof...(F) > 1 || (... || (F::KIND == F16 || F::KIND == Q8_0))) ? 4 : 5;
 
     // Calls `task.template run<Format>()` of the format with this number, if it is one of them.
     template <class Task> static __device__ __forceinline__ void with(uint32_t kind, Task& task) {

@@ -40,6 +40,7 @@ pub use kv::{BLOCK_SIZE, KvCacheType, KvLayer, Span};
 #[cfg(target_os = "linux")]
 pub use large_pages::move_to_large_pages;
 pub use ops::linear::Operand;
+pub use ops::residual::{Norm, Residual};
 pub use ops::rope::{RopeStyle, RopeTable};
 pub use packed::PackedMatrix;
 pub use recordings::Recordings;

@@ -57,9 +57,10 @@ impl<'a> StepRows<'a> {
         self.spans
     }
 
-    /// Whether what a card does for them depends on nothing but their number, padding included.
-    pub fn is_recordable(&self) -> bool {
-        self.card.is_some_and(|(_, tables)| tables.attention_blocks().1 == 0)
+    /// What a card does for two steps is the same for equal keys; `None` where it depends on more, and on the CPU.
+    pub fn recording_key(&self) -> Option<usize> {
+        let (_, tables) = self.card.filter(|(_, tables)| tables.attention_blocks().1 == 0)?;
+        Some(2 * tables.padded_rows() + usize::from(tables.is_stored_by_attention()))
     }
 
     /// Rows that operations work on, on a card with those that are padding.
@@ -105,9 +106,9 @@ impl StepMemory {
             return Ok((step, kept));
         };
         card.is_stale.store(true, Ordering::Relaxed);
-        tables.fill(gpu, step.ids, step.spans, padded_rows)?;
+        tables.fill(gpu, step.ids, step.spans, (padded_rows, kept.is_none()))?;
         if let Some(kept) = kept {
-            kept_tables.fill(gpu, kept.ids, kept.spans, kept.ids.len())?;
+            kept_tables.fill(gpu, kept.ids, kept.spans, (kept.ids.len(), false))?;
         }
         let card = &*card;
         let on_card = |rows: StepRows<'a>, tables: &'a StepTables| StepRows { card: Some((card, tables)), ..rows };

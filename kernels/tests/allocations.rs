@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use kernels::{
-    Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvCacheType, KvLayer, Operand, PackedMatrix, RopeStyle,
-    RopeTable, Span, StepRows,
+    Activations, BLOCK_SIZE, Compute, ComputeOptions, GgmlType, KvCacheType, KvLayer, Norm, Operand, PackedMatrix,
+    RopeStyle, RopeTable, Span, StepRows,
 };
 
 struct Counting;
@@ -55,11 +55,12 @@ fn repeated_steps_allocate_nothing_of_size() {
         let (weight, bias) = (zeros(1, 576).squeeze(0).unwrap(), zeros(1, qkv.dims()[1]).squeeze(0).unwrap());
         let head_weight = zeros(1, head_dim).squeeze(0).unwrap();
         let out = zeros(query_len, num_heads * head_dim);
-        let normed = Operand::Normed { rows: &attended, weight: &weight, eps: 1e-5 };
+        let residual = compute.residual(zeros(query_len, 576)).unwrap();
+        let normed = Operand::Normed(&residual, Norm { weight: &weight, eps: 1e-5 });
         let operations: [(&str, &dyn Fn() -> kernels::Result<()>); 11] = [
             ("linear", &|| compute.linear(&matrix, Operand::Rows(&attended), &out)),
             ("linear of norm", &|| compute.linear(&matrix, normed, &out)),
-            ("linear of gate", &|| compute.linear_add(&matrix, Operand::Gated(&gate_up), &out)),
+            ("linear of gate", &|| compute.linear_add(&matrix, Operand::Gated(&gate_up), &residual, None)),
             ("head_norm", &|| compute.head_norm(&qkv, 0, num_heads, &head_weight, 1e-5)),
             ("add_bias", &|| compute.add_bias(&qkv, &bias)),
             ("rope_and_store", &|| compute.rope_and_store(&qkv, &rope, &step, &layer)),

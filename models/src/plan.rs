@@ -82,7 +82,7 @@ impl MemoryPlan {
         match card {
             Some((card, _)) => {
                 let max_columns = widths(&config).into_iter().max().unwrap_or(0);
-                let steps = CardSteps { max_tokens, max_logit_rows, max_columns, vocab_size: config.vocab_size };
+                let steps = CardSteps { max_logit_rows, max_columns, vocab_size: config.vocab_size };
                 plan.card.workspace += Stage::card_bytes(&config, max_tokens) + logits + card.work_bytes(&steps);
             }
             None => plan.host.workspace += logits,

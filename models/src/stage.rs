@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 use kernels::{
-    AttentionShape, BLOCK_SIZE, CardInfo, Compute, Recordings, RopeTable, StepCapacity, StepMemory, StepRows,
+    AttentionShape, BLOCK_SIZE, CardInfo, Compute, Recordings, Residual, RopeTable, StepCapacity, StepMemory, StepRows,
 };
 
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) struct Stage {
     /// Of the last one.
     head: Option<Head>,
     shape: AttentionShape,
-    hidden: Tensor,
+    hidden: Residual,
     qkv: Tensor,
     attended: Tensor,
     gated: Tensor,
@@ -61,7 +61,7 @@ impl Stage {
         let blocks = Blocks::load(weights, layers.clone())?;
         let [hidden, qkv, attended, gated] = widths(config);
         let rows = |columns: usize| Tensor::zeros((max.tokens, columns), DType::F32, compute.device());
-        compute.reserve(max.tokens, hidden.max(attended).max(gated))?;
+        compute.reserve(gated)?;
         Ok(Self {
             compute: compute.clone(),
             layers,
@@ -75,7 +75,7 @@ impl Stage {
                 cache_type: kernels::KvCacheType::default(),
                 window: config.sliding_window,
             },
-            hidden: rows(hidden)?,
+            hidden: compute.residual(rows(hidden)?)?,
             qkv: rows(qkv)?,
             attended: compute.attended_rows(max.tokens, attended)?,
             gated: compute.gated_rows(max.tokens, gated)?,
@@ -93,7 +93,8 @@ impl Stage {
     pub(crate) fn card_bytes(config: &ModelConfig, max_tokens: usize) -> usize {
         let [hidden, qkv, attended, gated] = widths(config);
         let operand = |columns| CardInfo::operand_bytes(max_tokens, columns);
-        max_tokens * (hidden + qkv) * size_of::<f32>() + operand(attended) + operand(gated)
+        let residual = CardInfo::residual_bytes(max_tokens, hidden);
+        max_tokens * (hidden + qkv) * size_of::<f32>() + residual + operand(attended) + operand(gated)
     }
 
     /// Runs a step of these rows, of which only those of `kept` are wanted in the end, if it is there. `before`: what
@@ -108,26 +109,28 @@ impl Stage {
         let padded_rows = if kept.is_none() { self.padded_rows(rows.len()) } else { rows.len() };
         let Self { compute, layers, embedding, blocks, head, shape, hidden, qkv, attended, gated, steps } = self;
         let (compute, shape) = (&*compute, AttentionShape { cache_type: kv.cache_type, ..*shape });
-        let max_rows = hidden.dims()[0];
-        let front = |tensor: &Tensor| tensor.narrow(0, 0, padded_rows);
-        let (hidden, qkv) = (front(hidden)?, front(qkv)?);
+        let max_rows = qkv.dims()[0];
+        let (hidden, qkv) = (hidden.first_rows(padded_rows)?, qkv.narrow(0, 0, padded_rows)?);
         let attended = compute.first_rows(attended, padded_rows)?;
         let gated = compute.first_rows(gated, padded_rows)?;
         let steps = Steps::reach(steps, compute, rope, shape, (max_rows, &rows, kv.num_blocks))?;
         let (rows, kept) = steps.memory.fill(compute, rows, kept, padded_rows)?;
         if let Some(before) = before {
-            compute.receive(before, &hidden)?;
+            compute.receive(before, hidden.rows())?;
         }
-        let is_recordable = kept.is_none() && rows.is_recordable();
+        let recording = rows.recording_key().filter(|_| kept.is_none());
         let step = Step { compute, rope, rows, kept, hidden, qkv, attended, gated };
         let work = || {
             if let Some(embedding) = embedding {
                 embedding.embed(&step)?;
             }
-            let step = blocks.forward(step, &kv.layers[layers.clone()], head.is_some())?;
+            let step = blocks.forward(step, &kv.layers[layers.clone()], head.as_ref().map(Head::norm))?;
             head.as_ref().map_or(Ok(()), |head| head.project(&step))
         };
-        if is_recordable { compute.run_recorded(&mut steps.recordings, padded_rows, work) } else { work() }
+        match recording {
+            Some(key) => compute.run_recorded(&mut steps.recordings, key, work),
+            None => work(),
+        }
     }
 
     /// Lets the embedding find pending tokens, if it is on a card.
@@ -148,7 +151,7 @@ impl Stage {
 
     /// What the stage has left of so many rows, for the next one.
     pub(crate) fn hidden(&self, num_rows: usize) -> Result<Tensor> {
-        Ok(self.hidden.narrow(0, 0, num_rows)?)
+        Ok(self.hidden.rows().narrow(0, 0, num_rows)?)
     }
 
     /// Logits of so many rows, f32 `(num_rows, vocab_size)`; `None` unless this is the last stage.
@@ -167,7 +170,7 @@ impl Stage {
             9..=64 => num_rows.next_multiple_of(8),
             _ => num_rows.next_multiple_of(32),
         };
-        let room = self.head.as_ref().map_or(usize::MAX, Head::max_rows).min(self.hidden.dims()[0]);
+        let room = self.head.as_ref().map_or(usize::MAX, Head::max_rows).min(self.qkv.dims()[0]);
         padded.min(room).max(num_rows)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::attention_shape::AttentionShape;
 use super::launch::Argument;
-use super::rope::check_layer;
+use super::rope::{Rope, RopeAngles, check_layer};
 use super::step::{AttentionMemory, StepTables};
 use super::{Address, CardInfo, Gpu};
 use crate::{Error, KvCacheType, KvLayer, Result, rows};
@@ -41,9 +41,10 @@ struct Arguments {
     head_dim: u32,
     window: u32,
     scale: f32,
+    rope: Rope,
 }
 
-// SAFETY: as declared there; 96 bytes without padding.
+// SAFETY: as declared there; 112 bytes without padding.
 unsafe impl Argument for Arguments {}
 
 /// Which of the two kernels.
@@ -130,8 +131,8 @@ impl Gpu {
         self.info().multiprocessors as usize * resident.clamp(1, most)
     }
 
-    /// As [`crate::Compute::attention`], for the step in `tables`. `qkv` as left by [`Gpu::rope_and_store`]; `out`: the
-    /// operand of the next product, f16 of at least `padded_rows` rows and `num_heads * head_dim` columns, both padded,
+    /// As [`crate::Compute::attention`], for the step in `tables`. `qkv` as left by [`Gpu::rope_and_store`], which for a
+    /// step that [`StepTables::is_stored_by_attention`] is done here, by `angles`; `out`: the operand of the next product, f16 of at least `padded_rows` rows and `num_heads * head_dim` columns, both padded,
     /// in the order of `cuda/operand.cuh`. Rows and columns of padding are left as they are.
     ///
     /// # Errors
@@ -141,6 +142,7 @@ impl Gpu {
         memory: &AttentionMemory,
         qkv: &Tensor,
         (tables, kv): (&StepTables, &KvLayer),
+        angles: &RopeAngles,
         (scale, window): (f32, Option<usize>),
         out: &Tensor,
     ) -> Result<()> {
@@ -173,6 +175,7 @@ impl Gpu {
             head_dim: shape.head_dim as u32,
             window: window.map_or(i32::MAX as u32, |window| window.clamp(1, i32::MAX as usize) as u32),
             scale: scale * std::f32::consts::LOG2_E,
+            rope: if tables.is_stored_by_attention() { angles.of(self, OP, tables)? } else { Rope::NONE },
         };
         if few > 0 {
             self.attend(shape, Kind::Few, self.attention_blocks(shape).max(few), arguments)?;
@@ -186,7 +189,8 @@ impl Gpu {
     }
 
     fn attend(&self, shape: &AttentionShape, kind: Kind, blocks: usize, arguments: Arguments) -> Result<()> {
-        let launch = self.kernel(shape.kernel(kind)).grid(blocks, 1).threads(THREADS).shared(shape.shared_bytes(kind));
+        let launch = self.kernel(shape.kernel(kind)).grid(blocks, 1).threads(THREADS).overlapping();
+        let launch = launch.shared(shape.shared_bytes(kind));
         // SAFETY: rows, cache and output have the sizes in the arguments, which the caller has checked; items and blocks
         // are those of the same tables, with room for as many partial results and counters.
         unsafe { launch.arg(arguments).run() }

@@ -4,9 +4,10 @@
 use fastrand::Rng;
 
 use super::*;
-use crate::Span;
+use crate::gpu::backend::set_thread_order;
 use crate::gpu::step::StepCapacity;
-use crate::gpu::testing::{Cache, Card, UNTOUCHED, assert_same_bits, heads, sequence};
+use crate::gpu::testing::{Cache, Card, UNTOUCHED, assert_same_bits, bytes, heads, sequence};
+use crate::{RopeStyle, Span};
 
 const SHAPES: [AttentionShape; 9] = [
     heads(9, 3, 64),
@@ -172,6 +173,55 @@ fn company(shape: AttentionShape) {
     }
 }
 
+/// The outputs of a step of each sequence's `new` last rows and the cache after it, and whether attention stored them.
+fn last_step(card: &Card, shape: &AttentionShape, sequences: &[Vec<f32>], new: &[usize]) -> (Vec<f32>, Vec<u8>, bool) {
+    let columns = shape.columns();
+    let lens: Vec<usize> = sequences.iter().map(|rows| rows.len() / columns).collect();
+    let cache = Cache::new(card.gpu.device(), &mut Rng::with_seed(0), shape, &lens);
+    let step = |first: &[usize], end: &[usize]| {
+        let (mut rows, mut spans) = (Vec::new(), Vec::new());
+        for (i, (&first, &end)) in first.iter().zip(end).enumerate().filter(|(_, (first, end))| first < end) {
+            let (query_start, query_len) = (rows.len() / columns, end - first);
+            rows.extend_from_slice(&sequences[i][first * columns..end * columns]);
+            spans.push(Span { query_start, query_len, context_len: end, block_table: cache.tables[i].clone() });
+        }
+        set_thread_order(card.order);
+        let (qkv, tables) = card.store(shape, &rows, &spans, &cache, 2);
+        let out = card.attend(shape, &qkv, &tables, &cache);
+        set_thread_order(0);
+        (out, tables.is_stored_by_attention())
+    };
+    let before: Vec<usize> = lens.iter().zip(new).map(|(len, new)| len - new).collect();
+    step(&vec![0; lens.len()], &before);
+    let (out, is_stored) = step(&before, &lens);
+    (out, bytes(&cache.layer), is_stored)
+}
+
+#[test]
+fn attention_stores_what_is_stored_before_it_otherwise() {
+    let mut rng = Rng::with_seed(8);
+    let shapes = [SHAPES[1], SHAPES[3], SHAPES[4].seeing(Some(150)), SHAPES[5], SHAPES[6], SHAPES[7]];
+    for shape in shapes.into_iter().flat_map(AttentionShape::over_both) {
+        // On both sides of a partition's end, at the start of a page, alone, anywhere.
+        let most = 16 / shape.group();
+        let new = [most, rng.usize(1..=most), 1, rng.usize(1..=most)];
+        let lens = [128 + most / 2, 64 + new[1], 1, rng.usize(300..400)];
+        let sequences = lens.map(|len| sequence(&mut rng, &shape, len));
+        let mut card = Card::new();
+        for (style, blocks, order) in [(RopeStyle::Neox, 2, 1), (RopeStyle::Interleaved, 8, 7)] {
+            (card.style, card.order, card.room) = (style, order, Some((1000, blocks, 1 << 20)));
+            card.attention_may_store = true;
+            let (found, found_pages, is_stored) = last_step(&card, &shape, &sequences, &new);
+            assert!(is_stored, "{shape:?}");
+            card.attention_may_store = false;
+            let (wanted, pages, is_stored) = last_step(&card, &shape, &sequences, &new);
+            assert!(!is_stored);
+            assert_same_bits(&found, &wanted, &format!("{shape:?}, {style:?}"));
+            assert_eq!(found_pages.iter().zip(&pages).position(|(a, b)| a != b), None, "{shape:?}: pages differ");
+        }
+    }
+}
+
 #[test]
 fn kept_rows_have_tables_of_their_own() {
     let mut rng = Rng::with_seed(7);
@@ -189,7 +239,7 @@ fn kept_rows_have_tables_of_their_own() {
     let kept = [3_u32, 4, 89, 122];
     let spans = [span(0, 0, 2, 5), span(0, 2, 1, 90), span(1, 3, 1, 33)];
     let mut tables = card.tables(&shape, 8, &spans, &cache);
-    tables.fill(&card.gpu, &kept, &spans, 6).unwrap();
+    tables.fill(&card.gpu, &kept, &spans, (6, false)).unwrap();
     let (qkv, _) = card.store(&shape, &rows, &[span(0, 0, 90, 90), span(1, 90, 33, 33)], &cache, 0);
     card.gpu.keep_rows(&qkv, &tables).unwrap();
     let found = card.attend(&shape, &qkv, &tables, &cache);
@@ -211,16 +261,19 @@ fn wrong_arguments_are_errors() {
     let shape = heads(4, 2, 16);
     let mut tables = StepTables::new(&gpu, shape, capacity).unwrap();
     let spans = [Span { query_start: 0, query_len: 3, context_len: 40, block_table: vec![3, 0] }];
-    assert!(tables.fill(&gpu, &[1, 2], &spans, 3).is_err(), "a row without a token");
-    assert!(tables.fill(&gpu, &[1, 2, 3], &spans, 2).is_err(), "fewer rows than tokens");
-    assert!(tables.fill(&gpu, &[1, 2, 3], &spans, 9).is_err(), "too many rows");
-    tables.fill(&gpu, &[1, 2, 3], &spans, 4).unwrap();
+    assert!(tables.fill(&gpu, &[1, 2], &spans, (3, false)).is_err(), "a row without a token");
+    assert!(tables.fill(&gpu, &[1, 2, 3], &spans, (2, false)).is_err(), "fewer rows than tokens");
+    assert!(tables.fill(&gpu, &[1, 2, 3], &spans, (9, false)).is_err(), "too many rows");
+    tables.fill(&gpu, &[1, 2, 3], &spans, (4, false)).unwrap();
     let memory = AttentionMemory::new(&gpu, &shape).unwrap();
     let layer = |blocks, kv_heads, dim, kind| KvLayer::new(blocks, kv_heads, dim, kind, gpu.device()).unwrap();
     let kv = layer(4, 2, 16, KvCacheType::F16);
     let qkv = |rows: usize, columns: usize| Tensor::zeros((rows, columns), DType::F32, gpu.device()).unwrap();
     let out = |rows: usize, columns: usize| Tensor::full(UNTOUCHED, (rows, columns), gpu.device()).unwrap();
-    let call = |qkv: &Tensor, kv: &KvLayer, out: &Tensor| gpu.attention(&memory, qkv, (&tables, kv), (1.0, None), out);
+    let angles = RopeAngles::new(&gpu, RopeStyle::Neox, &[1.0; 8], 1.0, 8).unwrap();
+    let call = |qkv: &Tensor, kv: &KvLayer, out: &Tensor| {
+        gpu.attention(&memory, qkv, (&tables, kv), &angles, (1.0, None), out)
+    };
     assert!(call(&qkv(4, 128), &kv, &out(8, 256)).is_ok());
     assert!(call(&qkv(3, 128), &kv, &out(8, 256)).is_err(), "too few rows");
     assert!(call(&qkv(4, 112), &kv, &out(8, 256)).is_err(), "too few heads");

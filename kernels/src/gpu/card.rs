@@ -25,6 +25,8 @@ use crate::{Error, Result};
 
 include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 
+/// Cards from this compute capability on let a kernel start before the last one has ended.
+const LEAST_OVERLAPPING: (u32, u32) = (9, 0);
 /// Shared memory that a kernel has without asking.
 const PLAIN_SHARED_BYTES: u32 = 48 * 1024;
 
@@ -36,6 +38,8 @@ pub fn set_thread_order(_: u32) {}
 pub(crate) struct Backend {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// Whether it lets kernels start early.
+    overlaps: bool,
     modules: Vec<Arc<CudaModule>>,
     /// Kernels that have been called, each with the bytes of shared memory that it may have.
     functions: Mutex<HashMap<&'static str, (CudaFunction, u32)>>,
@@ -116,6 +120,15 @@ fn describe(error: DriverError) -> String {
     }
 }
 
+/// A kernel may start while the one before it still runs ("programmatic dependent launch").
+fn may_overlap() -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    }
+}
+
 impl Backend {
     pub fn open(ordinal: usize) -> Result<(Self, Device)> {
         check_driver()?;
@@ -137,8 +150,9 @@ impl Backend {
         let load = |(_, fatbin): &(&str, &[u8])| context.load_module(Ptx::from_binary(fatbin.to_vec()));
         let modules = FATBINS.iter().map(load).collect::<std::result::Result<_, _>>();
         let modules = modules.map_err(failed("the kernels could not be loaded"))?;
-        let backend = Self { context, stream, modules, functions: Mutex::default(), profile: Mutex::default() };
-        Ok((backend, Device::Cuda(device)))
+        let overlaps = capability >= LEAST_OVERLAPPING;
+        let (functions, profile) = (Mutex::default(), Mutex::default());
+        Ok((Self { context, stream, overlaps, modules, functions, profile }, Device::Cuda(device)))
     }
 
     pub fn info(&self) -> Result<CardInfo> {
@@ -224,10 +238,22 @@ impl Backend {
         let [x, y, z] = shape.grid;
         let launched = arguments.with_pointers(|pointers| {
             let (function, stream) = (function.cu_function(), self.stream.cu_stream());
-            // SAFETY: the caller promises that the arguments are the kernel's.
-            unsafe {
-                result::launch_kernel(function, (x, y, z), (shape.threads, 1, 1), shape.shared_bytes, stream, pointers)
-            }
+            let mut attribute = may_overlap();
+            let config = sys::CUlaunchConfig {
+                gridDimX: x,
+                gridDimY: y,
+                gridDimZ: z,
+                blockDimX: shape.threads,
+                blockDimY: 1,
+                blockDimZ: 1,
+                sharedMemBytes: shape.shared_bytes,
+                hStream: stream,
+                attrs: &raw mut attribute,
+                numAttrs: u32::from(shape.overlaps && self.overlaps),
+            };
+            // SAFETY: the caller promises that the arguments are the kernel's; the attribute outlives the call.
+            unsafe { sys::cuLaunchKernelEx(&raw const config, function, pointers.as_mut_ptr(), std::ptr::null_mut()) }
+                .result()
         });
         launched.map_err(failed(kernel))?;
         if let Some(profile) = &mut *lock(&self.profile) {

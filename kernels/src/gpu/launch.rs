@@ -82,6 +82,8 @@ pub(crate) struct LaunchShape {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Whether it may start before what was launched before it has ended.
+    pub overlaps: bool,
 }
 
 /// A kernel, its sizes and its arguments so far.
@@ -97,7 +99,12 @@ pub(crate) struct Launch<'a> {
 impl<'a> Launch<'a> {
     pub(super) fn new(backend: &'a Backend, kernel: &'static str) -> Self {
         let arguments = Arguments { words: [0; MAX_WORDS], used: 0, starts: [0; MAX_ARGUMENTS], len: 0 };
-        Self { backend, kernel, shape: LaunchShape { grid: [1; 3], threads: 32, shared_bytes: 0 }, arguments }
+        Self {
+            backend,
+            kernel,
+            shape: LaunchShape { grid: [1; 3], threads: 32, shared_bytes: 0, overlaps: false },
+            arguments,
+        }
     }
 
     /// Blocks in x and y.
@@ -121,6 +128,12 @@ impl<'a> Launch<'a> {
     /// Bytes of dynamic shared memory of a block.
     pub fn shared(mut self, bytes: usize) -> Self {
         self.shape.shared_bytes = bytes as u32;
+        self
+    }
+
+    /// It may start early; the kernel itself waits for what it needs, as `cuda/device.cuh` says.
+    pub fn overlapping(mut self) -> Self {
+        self.shape.overlaps = true;
         self
     }
 

@@ -52,6 +52,11 @@ impl Matrix {
         Ok(Self { parts, num_parts: given.len() as u32, units })
     }
 
+    /// Parts that are stacked.
+    pub fn num_parts(&self) -> usize {
+        self.num_parts as usize
+    }
+
     /// Columns, padded.
     pub fn columns(&self) -> usize {
         self.units as usize * TILE_COLUMNS

@@ -13,8 +13,6 @@ const DRIVER_BYTES: usize = 768 << 20;
 /// The largest steps that a card works on.
 #[derive(Debug, Clone, Copy)]
 pub struct CardSteps {
-    /// Rows.
-    pub max_tokens: usize,
     /// Rows of logits.
     pub max_logit_rows: usize,
     /// Columns of the widest product.
@@ -26,11 +24,10 @@ pub struct CardSteps {
 impl CardInfo {
     /// Bytes that operations take for such steps, besides the tensors that they are called with.
     pub fn work_bytes(&self, steps: &CardSteps) -> usize {
-        let CardSteps { max_tokens, max_logit_rows, max_columns, vocab_size } = *steps;
+        let CardSteps { max_logit_rows, max_columns, vocab_size } = *steps;
         let sizes = SamplerSizes { vocab: vocab_size, max_slots: max_logit_rows, max_rows: max_logit_rows };
         let gates = 2 * OPERAND_TOKENS * max_columns * size_of::<f32>();
-        let products = Self::operand_bytes(max_tokens, max_columns) + gates + split_bytes(self);
-        DRIVER_BYTES + products + AttentionMemory::bytes(self) + sizes.bytes()
+        DRIVER_BYTES + gates + split_bytes(self) + AttentionMemory::bytes(self) + sizes.bytes()
     }
 
     /// Bytes of an operand, as [`crate::Compute::attended_rows`] makes them.

@@ -14,6 +14,7 @@ mod launch;
 mod linear;
 mod matrix;
 mod memory;
+pub(crate) mod norm;
 mod plan;
 mod product_memory;
 pub(crate) mod rope;

@@ -101,6 +101,7 @@ pub(super) struct Plan {
     pub few_blocks: usize,
     /// Items of the kernel for many queries, a block each, the longest first.
     pub many: Vec<Item>,
+    num_spans: usize,
     tiles: Vec<Tile>,
     /// Items with their blocks, before those that follow are moved back.
     cut: Vec<(usize, Item)>,
@@ -113,8 +114,14 @@ impl Plan {
         (spans + rows.div_ceil(tokens)) * shape.num_kv_heads + room.blocks
     }
 
+    /// Whether no item reads a key of this step that belongs to the queries of another: every span is one tile.
+    pub fn has_no_order(&self) -> bool {
+        self.many.is_empty() && self.tiles.len() == self.num_spans
+    }
+
     /// Plans the attention of `spans`.
     pub fn make(&mut self, shape: &AttentionShape, room: &Room, spans: &[Span]) {
+        self.num_spans = spans.len();
         self.tiles.clear();
         self.many.clear();
         let use_many = uses_many(shape, room, spans);

@@ -23,13 +23,25 @@ pub(crate) struct RopeAngles {
     angles: Tensor,
 }
 
+/// `Rope` of `cuda/rope.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rope {
+    angles: Address,
+    interleaved: u32,
+    head_dim: u32,
+}
+
+impl Rope {
+    /// Nothing is to be rotated.
+    pub const NONE: Self = Self { angles: Address::NULL, interleaved: 0, head_dim: 0 };
+}
+
 /// `Store` of `cuda/rope_and_store.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Store {
-    angles: Address,
-    interleaved: u32,
-    head_dim: u32,
+    rope: Rope,
     qkv: Address,
     slots: Address,
     pages: Address,
@@ -62,6 +74,23 @@ impl RopeAngles {
     fn pairs(&self) -> usize {
         self.frequencies.elem_count()
     }
+
+    /// As kernels take them for this step.
+    ///
+    /// # Errors
+    /// When heads have other dimensions, or there are fewer rows.
+    pub(super) fn of(&self, gpu: &Gpu, op: &'static str, tables: &StepTables) -> Result<Rope> {
+        let (head_dim, rows) = (tables.shape().head_dim, tables.padded_rows());
+        if self.pairs() * 2 != head_dim || rows > self.angles.dims()[0] {
+            let found = format!("angles of {:?}", self.angles.dims());
+            return Err(Error::shape(op, format!("{found} for {rows} rows of heads of {head_dim}")));
+        }
+        Ok(Rope {
+            angles: gpu.address(&self.angles)?,
+            interleaved: u32::from(self.style == RopeStyle::Interleaved),
+            head_dim: head_dim as u32,
+        })
+    }
 }
 
 impl Gpu {
@@ -88,7 +117,8 @@ impl Gpu {
     /// into the cache. k itself is left as it is, and so are rows of padding. `qkv`: f32 `(padded_rows, (num_heads + 2 *
     /// num_kv_heads) * head_dim)`, or more rows.
     ///
-    /// Pages are laid out as `cuda/rope_and_store.cu` says, not as the CPU's.
+    /// Pages are laid out as `cuda/rope.cuh` says, not as the CPU's. Nothing is done for a step that
+    /// [`StepTables::is_stored_by_attention`].
     ///
     /// # Errors
     /// When shapes do not fit each other, or the card has failed.
@@ -97,17 +127,12 @@ impl Gpu {
         let shape = tables.shape();
         let rows = tables.padded_rows();
         check_layer(OP, qkv, tables, kv)?;
-        if angles.pairs() * 2 != shape.head_dim || rows > angles.angles.dims()[0] {
-            let found = format!("angles of {:?}", angles.angles.dims());
-            return Err(Error::shape(OP, format!("{found} for {rows} rows of heads of {}", shape.head_dim)));
-        }
-        if tables.num_rows() == 0 {
+        let rope = angles.of(self, OP, tables)?;
+        if tables.num_rows() == 0 || tables.is_stored_by_attention() {
             return Ok(());
         }
         let store = Store {
-            angles: self.address(&angles.angles)?,
-            interleaved: u32::from(angles.style == RopeStyle::Interleaved),
-            head_dim: shape.head_dim as u32,
+            rope,
             qkv: self.address(qkv)?,
             slots: tables.slots(self)?,
             pages: self.address(&kv.pages)?,

@@ -20,7 +20,7 @@ fn on_the_card(
     let cache = Cache { layer, tables: Vec::new() };
     let (num_rows, padded) = (span.query_len, span.query_len + 3);
     let mut tables = card.tables(shape, padded, std::slice::from_ref(span), &cache);
-    tables.fill(&card.gpu, &vec![0; num_rows], std::slice::from_ref(span), padded).unwrap();
+    tables.fill(&card.gpu, &vec![0; num_rows], std::slice::from_ref(span), (padded, false)).unwrap();
     let mut values = rows.to_vec();
     values.resize(padded * shape.columns(), f32::NAN);
     let qkv = Tensor::from_vec(values, (padded, shape.columns()), card.gpu.device()).unwrap();

@@ -66,6 +66,7 @@ pub(crate) struct StepTables {
     plan: Plan,
     num_rows: usize,
     padded_rows: usize,
+    is_stored_by_attention: bool,
 }
 
 impl AttentionMemory {
@@ -124,16 +125,24 @@ impl StepTables {
             plan: Plan::default(),
             num_rows: 0,
             padded_rows: 0,
+            is_stored_by_attention: false,
         })
     }
 
     /// Takes the next step: rows `0..ids.len()` are those of `spans`, the rows behind them up to `padded_rows` are padding.
     /// `ids`: the rows' token ids, or for kept rows where they come from. Copies what has changed to the card, in the
-    /// order of launches.
+    /// order of launches. `may_store`: whether the same rows are attended from that are stored, so that attention may
+    /// store them where no query of the step waits for another's key.
     ///
     /// # Errors
     /// When the step exceeds the capacity, the spans do not cover the rows, or the card has failed.
-    pub fn fill(&mut self, gpu: &Gpu, ids: &[u32], spans: &[Span], padded_rows: usize) -> Result<()> {
+    pub fn fill(
+        &mut self,
+        gpu: &Gpu,
+        ids: &[u32],
+        spans: &[Span],
+        (padded_rows, may_store): (usize, bool),
+    ) -> Result<()> {
         const OP: &str = "step";
         check_spans(OP, spans, ids.len(), self.capacity.cache_blocks)?;
         let span_blocks: usize = spans.iter().map(blocks).sum();
@@ -145,6 +154,7 @@ impl StepTables {
         self.plan.make(&self.shape, &self.room, spans);
         self.num_rows = ids.len();
         self.padded_rows = padded_rows;
+        self.is_stored_by_attention = may_store && self.plan.has_no_order();
         let used = self.write(ids, spans);
         // SAFETY: the ranges lie in the words, and the card has as many.
         joined(&used).try_for_each(|range| unsafe { self.upload(gpu, range) })
@@ -225,6 +235,11 @@ impl StepTables {
     /// recorded and replayed for any other without them, with as many padded rows.
     pub fn attention_blocks(&self) -> (usize, usize) {
         (self.plan.few_blocks, self.plan.many.len())
+    }
+
+    /// Whether attention rotates the step's rows and stores their keys and values.
+    pub fn is_stored_by_attention(&self) -> bool {
+        self.is_stored_by_attention
     }
 
     /// Where the kernel for many queries begins among the items.

@@ -23,9 +23,9 @@ fn rows_have_their_ids_positions_and_slots_and_padding_has_none() {
     let mut tables = StepTables::new(&gpu, SHAPE, CAPACITY).unwrap();
     // A larger step before, of which nothing may be left.
     let whole = [span(0, 21, 21, &[3])];
-    tables.fill(&gpu, &[9; 21], &whole, 21).unwrap();
+    tables.fill(&gpu, &[9; 21], &whole, (21, false)).unwrap();
     let spans = [span(0, 3, 35, &[5, 1, 4]), span(3, 1, 64, &[0, 2])];
-    tables.fill(&gpu, &[7, 8, 9, 10], &spans, 8).unwrap();
+    tables.fill(&gpu, &[7, 8, 9, 10], &spans, (8, false)).unwrap();
     let (found, Layout { ids, positions, slots, tables: blocks, .. }) = (words(&tables), tables.layout);
     assert_eq!(found[0], 4);
     assert_eq!(found[1] as usize, tables.attention_blocks().0);
@@ -46,7 +46,7 @@ fn parts_stay_where_they_are_from_step_to_step() {
             .map(Result::unwrap)
     };
     let before = places(&tables);
-    tables.fill(&gpu, &[1; 20], &[span(0, 20, 90, &[0, 1, 2])], 21).unwrap();
+    tables.fill(&gpu, &[1; 20], &[span(0, 20, 90, &[0, 1, 2])], (21, false)).unwrap();
     assert_eq!(places(&tables), before);
 }
 
@@ -55,13 +55,13 @@ fn steps_beyond_the_capacity_are_refused() {
     let gpu = Gpu::open(0).unwrap();
     let mut tables = StepTables::new(&gpu, SHAPE, CAPACITY).unwrap();
     let one = |len: usize| [span(0, len, len, &[0, 1])];
-    assert!(tables.fill(&gpu, &[0; 22], &one(22), 22).is_err(), "rows");
-    assert!(tables.fill(&gpu, &[0; 4], &one(4), 22).is_err(), "padded rows");
-    assert!(tables.fill(&gpu, &[0; 4], &one(4), 3).is_err(), "less than its rows");
-    assert!(tables.fill(&gpu, &[0; 3], &one(4), 4).is_err(), "rows of no id");
-    assert!(tables.fill(&gpu, &[0; 4], &[span(0, 4, 4, &[6])], 4).is_err(), "a block that is not there");
+    assert!(tables.fill(&gpu, &[0; 22], &one(22), (22, false)).is_err(), "rows");
+    assert!(tables.fill(&gpu, &[0; 4], &one(4), (22, false)).is_err(), "padded rows");
+    assert!(tables.fill(&gpu, &[0; 4], &one(4), (3, false)).is_err(), "less than its rows");
+    assert!(tables.fill(&gpu, &[0; 3], &one(4), (4, false)).is_err(), "rows of no id");
+    assert!(tables.fill(&gpu, &[0; 4], &[span(0, 4, 4, &[6])], (4, false)).is_err(), "a block that is not there");
     let many: Vec<Span> = (0..5).map(|i| span(i, 1, 1, &[0])).collect();
-    assert!(tables.fill(&gpu, &[0; 5], &many, 5).is_err(), "spans");
+    assert!(tables.fill(&gpu, &[0; 5], &many, (5, false)).is_err(), "spans");
     let long: Vec<Span> = (0..4).map(|i| span(i, 1, 96, &[0, 1, 2])).collect();
-    assert!(tables.fill(&gpu, &[0; 4], &long, 4).is_err(), "blocks of spans");
+    assert!(tables.fill(&gpu, &[0; 4], &long, (4, false)).is_err(), "blocks of spans");
 }

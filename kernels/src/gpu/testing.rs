@@ -130,11 +130,23 @@ pub(super) struct Card {
     pub plans_whole: bool,
     /// Angles of 0, so that rope changes nothing.
     pub is_still: bool,
+    /// How pairs are formed.
+    pub style: RopeStyle,
+    /// Attention may store the step's rows.
+    pub attention_may_store: bool,
 }
 
 impl Card {
     pub(super) fn new() -> Self {
-        Self { gpu: Gpu::open(0).unwrap(), order: 0, room: None, plans_whole: false, is_still: false }
+        Self {
+            gpu: Gpu::open(0).unwrap(),
+            order: 0,
+            room: None,
+            plans_whole: false,
+            is_still: false,
+            style: RopeStyle::Neox,
+            attention_may_store: true,
+        }
     }
 
     fn angles(&self, shape: &AttentionShape, rows: usize) -> RopeAngles {
@@ -142,7 +154,7 @@ impl Card {
         if self.is_still {
             frequencies.fill(0.0);
         }
-        RopeAngles::new(&self.gpu, RopeStyle::Neox, &frequencies, 1.0, rows).unwrap()
+        RopeAngles::new(&self.gpu, self.style, &frequencies, 1.0, rows).unwrap()
     }
 
     pub(super) fn tables(&self, shape: &AttentionShape, rows: usize, spans: &[Span], cache: &Cache) -> StepTables {
@@ -190,7 +202,7 @@ impl Card {
         let num_rows = rows.len() / shape.columns();
         let padded = num_rows + padding;
         let mut tables = self.tables(shape, padded, spans, cache);
-        tables.fill(&self.gpu, &vec![0; num_rows], spans, padded).unwrap();
+        tables.fill(&self.gpu, &vec![0; num_rows], spans, (padded, self.attention_may_store)).unwrap();
         let mut padded_rows = rows.to_vec();
         padded_rows.resize(padded * shape.columns(), f32::NAN);
         let qkv = Tensor::from_vec(padded_rows, (padded, shape.columns()), self.gpu.device()).unwrap();
@@ -207,7 +219,9 @@ impl Card {
         let out = Tensor::full(UNTOUCHED, dims, self.gpu.device()).unwrap();
         let memory = AttentionMemory::new(&self.gpu, shape).unwrap();
         let layer = (shape.scale(), shape.window);
-        self.gpu.attention(&memory, qkv, (tables, &cache.layer), layer, &out).unwrap();
+        let angles = self.angles(shape, tables.padded_rows());
+        self.gpu.rope_angles(&angles, tables).unwrap();
+        self.gpu.attention(&memory, qkv, (tables, &cache.layer), &angles, layer, &out).unwrap();
         operand_rows(&out, tables.num_rows(), columns)
     }
 

@@ -6,6 +6,7 @@ mod embed;
 mod keep_rows;
 pub(crate) mod linear;
 mod receive;
+pub(crate) mod residual;
 mod rms_norm;
 pub(crate) mod rope;
 mod rope_and_store;

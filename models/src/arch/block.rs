@@ -38,9 +38,15 @@ impl<V: Variant> Block<V> {
         step.store(kv)
     }
 
-    /// Adds attention of q to all that `kv` holds, then the feed-forward network, to `hidden`.
-    pub(super) fn attend(&self, step: &Step, kv: &KvLayer) -> Result<()> {
-        self.attention.attend(step, kv)?;
-        self.feed_forward.forward(step, &self.feed_forward_norm)
+    /// Adds attention of q to all that `kv` holds, then the feed-forward network, to `hidden`, whose norm `next` is taken
+    /// then.
+    pub(super) fn attend(&self, step: &Step, kv: &KvLayer, next: Option<&RmsNorm>) -> Result<()> {
+        self.attention.attend(step, kv, &self.feed_forward_norm)?;
+        self.feed_forward.forward(step, &self.feed_forward_norm, next)
+    }
+
+    /// The norm that the block begins with.
+    pub(super) fn norm(&self) -> &RmsNorm {
+        &self.attention_norm
     }
 }

@@ -11,7 +11,11 @@ use std::ops::Range;
 use kernels::KvLayer;
 
 use self::{block::Block, llama::Llama, qwen2::Qwen2, qwen3::Qwen3};
-use crate::{Architecture, Result, layers::Step, weights::Weights};
+use crate::{
+    Architecture, Result,
+    layers::{RmsNorm, Step},
+    weights::Weights,
+};
 
 /// What an architecture adds to the shared block.
 pub(crate) trait Variant: Sized {
@@ -41,13 +45,14 @@ impl Blocks {
         })
     }
 
-    /// Runs every block in order; `kv` has one layer for each. Where the model `ends` with them this returns the step of
-    /// the wanted rows alone: once the last block has stored its keys and values, nothing depends on the others.
-    pub(crate) fn forward<'a>(&self, step: Step<'a>, kv: &[KvLayer], ends: bool) -> Result<Step<'a>> {
+    /// Runs every block in order; `kv` has one layer for each. Where the model ends with them, and with `last`, this
+    /// returns the step of the wanted rows alone: once the last block has stored its keys and values, nothing depends on
+    /// the others.
+    pub(crate) fn forward<'a>(&self, step: Step<'a>, kv: &[KvLayer], last: Option<&RmsNorm>) -> Result<Step<'a>> {
         match self {
-            Self::Llama(blocks) => run_all(blocks, step, kv, ends),
-            Self::Qwen2(blocks) => run_all(blocks, step, kv, ends),
-            Self::Qwen3(blocks) => run_all(blocks, step, kv, ends),
+            Self::Llama(blocks) => run_all(blocks, step, kv, last),
+            Self::Qwen2(blocks) => run_all(blocks, step, kv, last),
+            Self::Qwen3(blocks) => run_all(blocks, step, kv, last),
         }
     }
 }
@@ -56,13 +61,22 @@ fn load_all<V: Variant>(weights: &mut Weights, layers: Range<usize>) -> Result<V
     layers.map(|layer| Block::load(weights, layer)).collect()
 }
 
-fn run_all<'a, V: Variant>(blocks: &[Block<V>], mut step: Step<'a>, kv: &[KvLayer], ends: bool) -> Result<Step<'a>> {
+fn run_all<'a, V: Variant>(
+    blocks: &[Block<V>],
+    mut step: Step<'a>,
+    kv: &[KvLayer],
+    last: Option<&RmsNorm>,
+) -> Result<Step<'a>> {
+    if let Some(first) = blocks.first().map(Block::norm).or(last) {
+        step.compute.norm(&step.hidden, first.norm())?;
+    }
     for (index, (block, kv)) in blocks.iter().zip(kv).enumerate() {
         block.store(&step, kv)?;
-        if ends && index + 1 == blocks.len() {
+        let next = blocks.get(index + 1).map(Block::norm);
+        if next.is_none() && last.is_some() {
             step = step.keep_rows()?;
         }
-        block.attend(&step, kv)?;
+        block.attend(&step, kv, next.or(last))?;
     }
     Ok(step)
 }

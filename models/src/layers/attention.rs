@@ -32,9 +32,9 @@ impl Attention {
         Ok(step.compute.linear(&self.qkv, norm.of(step), &step.qkv)?)
     }
 
-    /// Attends from q to what is stored, and adds the output projection to `hidden`.
-    pub(crate) fn attend(&self, step: &Step, kv: &KvLayer) -> Result<()> {
+    /// Attends from q to what is stored, and adds the output projection to `hidden`, whose norm `next` is taken then.
+    pub(crate) fn attend(&self, step: &Step, kv: &KvLayer, next: &RmsNorm) -> Result<()> {
         step.compute.attention(&step.qkv, &step.rows, kv, self.scale, self.window, &step.attended)?;
-        Ok(step.compute.linear_add(&self.output, Operand::Rows(&step.attended), &step.hidden)?)
+        Ok(step.compute.linear_add(&self.output, Operand::Rows(&step.attended), &step.hidden, Some(next.norm()))?)
     }
 }

@@ -21,9 +21,11 @@ impl FeedForward {
         })
     }
 
-    /// `hidden += down · (silu(gate · normed) * (up · normed))` with `normed = norm(hidden)`.
-    pub(crate) fn forward(&self, step: &Step, norm: &RmsNorm) -> Result<()> {
+    /// `hidden += down · (silu(gate · normed) * (up · normed))` with `normed = norm(hidden)`; `next` is the norm that is
+    /// taken then.
+    pub(crate) fn forward(&self, step: &Step, norm: &RmsNorm, next: Option<&RmsNorm>) -> Result<()> {
         step.compute.linear_gated(&self.gate_up, norm.of(step), &step.gated)?;
-        Ok(step.compute.linear_add(&self.down, Operand::Gated(&step.gated), &step.hidden)?)
+        let next = next.map(RmsNorm::norm);
+        Ok(step.compute.linear_add(&self.down, Operand::Gated(&step.gated), &step.hidden, next)?)
     }
 }

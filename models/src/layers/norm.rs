@@ -1,7 +1,7 @@
 //! The root-mean-square norm (Zhang & Sennrich, 2019).
 
 use candle_core::Tensor;
-use kernels::Operand;
+use kernels::{Norm, Operand};
 
 use super::Step;
 use crate::{Result, weights::Weights};
@@ -20,6 +20,11 @@ impl RmsNorm {
 
     /// `norm(hidden)`, for a product to take.
     pub(crate) fn of<'a>(&'a self, step: &'a Step) -> Operand<'a> {
-        Operand::Normed { rows: &step.hidden, weight: &self.weight, eps: self.eps }
+        Operand::Normed(&step.hidden, self.norm())
+    }
+
+    /// As operations take it.
+    pub(crate) fn norm(&self) -> Norm<'_> {
+        Norm { weight: &self.weight, eps: self.eps }
     }
 }

@@ -1,7 +1,7 @@
 //! What the layers of a step share, and which rows of it are left at the end.
 
 use candle_core::Tensor;
-use kernels::{BLOCK_SIZE, Compute, KvLayer, RopeTable, Span, StepRows};
+use kernels::{BLOCK_SIZE, Compute, KvLayer, Residual, RopeTable, Span, StepRows};
 
 use crate::Result;
 
@@ -14,7 +14,7 @@ pub(crate) struct Step<'a> {
     /// The rows that are wanted in the end, if not all are.
     pub(crate) kept: Option<StepRows<'a>>,
     /// The residual stream, `(num_tokens, hidden_size)`.
-    pub(crate) hidden: Tensor,
+    pub(crate) hidden: Residual,
     /// `(num_tokens, (num_heads + 2 * num_kv_heads) * head_dim)`.
     pub(crate) qkv: Tensor,
     /// Of `num_heads * head_dim` columns, as [`Compute::attended_rows`] makes them.
@@ -32,14 +32,13 @@ impl Step<'_> {
     /// The step of the wanted rows alone: what `hidden` and `qkv` hold of them moves to the front.
     pub(crate) fn keep_rows(self) -> Result<Self> {
         let Some(kept) = self.kept else { return Ok(self) };
-        self.compute.keep_rows(&self.hidden, &kept)?;
+        self.compute.keep_residual(&self.hidden, &kept)?;
         self.compute.keep_rows(&self.qkv, &kept)?;
-        let front = |tensor: Tensor| tensor.narrow(0, 0, kept.len());
         Ok(Self {
             rows: kept,
             kept: None,
-            hidden: front(self.hidden)?,
-            qkv: front(self.qkv)?,
+            hidden: self.hidden.first_rows(kept.len())?,
+            qkv: self.qkv.narrow(0, 0, kept.len())?,
             attended: self.compute.first_rows(&self.attended, kept.len())?,
             gated: self.compute.first_rows(&self.gated, kept.len())?,
             ..self

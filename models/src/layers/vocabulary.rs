@@ -33,7 +33,7 @@ impl Embedding {
 
     /// Fills `hidden` with the rows of the step's ids.
     pub(crate) fn embed(&self, step: &Step) -> Result<()> {
-        Ok(step.compute.embed(&self.table, &step.rows, self.last_tokens.as_ref(), &step.hidden)?)
+        Ok(step.compute.embed(&self.table, &step.rows, self.last_tokens.as_ref(), step.hidden.rows())?)
     }
 }
 
@@ -61,6 +61,11 @@ impl Head {
         })
     }
 
+    /// The norm of the rows that logits are made of.
+    pub(crate) fn norm(&self) -> &RmsNorm {
+        &self.norm
+    }
+
     /// Rows of logits that a step may have.
     pub(crate) fn max_rows(&self) -> usize {
         self.logits.dims()[0]
@@ -68,7 +73,7 @@ impl Head {
 
     /// Computes the logits of every row of the step.
     pub(crate) fn project(&self, step: &Step) -> Result<()> {
-        let logits = self.logits(step.hidden.dims()[0])?;
+        let logits = self.logits(step.hidden.rows().dims()[0])?;
         Ok(step.compute.linear(&self.output, self.norm.of(step), &logits)?)
     }
 

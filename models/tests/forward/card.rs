@@ -80,3 +80,21 @@ fn neighbours_chunks_and_recordings_change_no_bit() -> Result<()> {
     }
     Ok(())
 }
+
+/// Products of q, k and v, attention, its output, gate and up, down; and once the angles of rope, the embedding, the first
+/// norm, and the logits.
+#[test]
+fn a_decoding_step_is_five_launches_a_layer() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = as_gguf(&RandomModel::tiny(Architecture::Llama, Recipe::Q4KM), directory.path())?;
+    let compute = card()?;
+    let prompt = tokens(1);
+    for sequences in [1, 9, 20] {
+        let mut runner = Runner::on(&(&compute).into(), &file, KvCacheType::F16, 64, 3)?;
+        let num_layers = runner.model.config().num_layers;
+        let times = compute.profile(|| runner.logits(&vec![&prompt[..]; sequences], 1).map(drop))?;
+        let kernels: Vec<&str> = times.iter().map(|time| time.kernel).collect();
+        assert_eq!(kernels.len(), 5 * num_layers + 4, "{sequences} sequences: {kernels:?}");
+    }
+    Ok(())
+}

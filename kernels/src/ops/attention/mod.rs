@@ -31,8 +31,7 @@ const TILE_ROWS: usize = 48;
 const SERIAL_WORK: usize = 64 * 1024;
 
 impl Compute {
-    /// Causal attention of each span's queries over its pages. `qkv` as left by [`Compute::rope_and_store`] (only q is
-    /// read); `out`: as [`Compute::attended_rows`] makes them. `window`: only the last so many positions are seen.
+    /// Causal attention of each span's queries over its pages. `qkv` as left by [`Compute::rope_and_store`]; `out`: as [`Compute::attended_rows`] makes them. `window`: only the last so many positions are seen.
     ///
     /// # Errors
     /// When shapes do not fit each other.
@@ -48,7 +47,8 @@ impl Compute {
         const OP: &str = "attention";
         if let Some(gpu) = self.gpu() {
             let (card, tables) = step.on_card(OP)?;
-            return gpu.attention(card.attention(), qkv, (tables, kv), (scale, window), out);
+            let angles = card.angles(gpu, tables)?;
+            return gpu.attention(card.attention(), qkv, (tables, kv), angles, (scale, window), out);
         }
         let spans = step.spans;
         let (num_tokens, columns) = rows::matrix(OP, "qkv", qkv)?;

@@ -20,9 +20,10 @@ use operand::Source;
 
 use crate::formats::GROUP;
 use crate::gpu::OutputKind;
+use crate::gpu::norm::NormedRows;
 use crate::packed::Part;
 use crate::shared::Shared;
-use crate::{Activations, Compute, PackedMatrix, Result, rows};
+use crate::{Activations, Compute, Norm, PackedMatrix, Residual, Result, rows};
 
 impl Compute {
     /// `out = x · Wᵀ`. `x`: `(num_tokens, columns)`; `out`: f32 `(num_tokens, rows)`, in another storage.
@@ -33,12 +34,20 @@ impl Compute {
         Linear { name: "linear", compute: self, weight, x, output: OutputKind::Store }.run(out)
     }
 
-    /// `out += x · Wᵀ`: the projection back into the residual stream. Shapes as in [`Compute::linear`].
+    /// `out += x · Wᵀ`: the projection back into the residual stream, of which `next` is the norm that a product takes
+    /// next, if any. Shapes as in [`Compute::linear`].
     ///
     /// # Errors
     /// When a shape or type is another.
-    pub fn linear_add(&self, weight: &PackedMatrix, x: Operand<'_>, out: &Tensor) -> Result<()> {
-        Linear { name: "linear_add", compute: self, weight, x, output: OutputKind::Add }.run(out)
+    pub fn linear_add(
+        &self,
+        weight: &PackedMatrix,
+        x: Operand<'_>,
+        out: &Residual,
+        next: Option<Norm<'_>>,
+    ) -> Result<()> {
+        let next = out.normed.as_ref().zip(next);
+        Linear { name: "linear_add", compute: self, weight, x, output: OutputKind::Add }.run_before(out.rows(), next)
     }
 
     /// What [`Operand::Gated`] takes, of a matrix that has gate's rows, then as many of up: `out` as
@@ -79,12 +88,12 @@ impl Compute {
         if self.gpu().is_some() { Ok(operand.clone()) } else { Ok(operand.narrow(0, 0, num_tokens)?) }
     }
 
-    /// Makes the memory that products of so many tokens and columns work in, before a step is recorded.
+    /// Makes the memory that products with at most so many columns of gate, or of up, work in, before a step is recorded.
     ///
     /// # Errors
     /// When the card has none.
-    pub fn reserve(&self, max_tokens: usize, max_columns: usize) -> Result<()> {
-        self.gpu().map_or(Ok(()), |gpu| gpu.reserve(max_tokens, max_columns))
+    pub fn reserve(&self, max_columns: usize) -> Result<()> {
+        self.gpu().map_or(Ok(()), |gpu| gpu.reserve(max_columns))
     }
 }
 
@@ -98,9 +107,13 @@ struct Linear<'a> {
 
 impl Linear<'_> {
     fn run(&self, out: &Tensor) -> Result<()> {
+        self.run_before(out, None)
+    }
+
+    fn run_before(&self, out: &Tensor, next: Option<(&NormedRows, Norm<'_>)>) -> Result<()> {
         self.weight.check_place(self.name, self.compute)?;
         if let Some(gpu) = self.compute.gpu() {
-            return gpu.linear(self.weight, self.x, (self.output, out));
+            return gpu.linear(self.weight, self.x, (self.output, out), next);
         }
         let (num_tokens, _) = rows::matrix(self.name, "out", out)?;
         self.x.check(self.name, num_tokens, self.weight.columns())?;
@@ -109,7 +122,7 @@ impl Linear<'_> {
             return Ok(());
         }
         match self.x {
-            Operand::Normed { rows, weight, .. } => out.inplace_op3(rows, weight, self)?,
+            Operand::Normed(x, norm) => out.inplace_op3(x.rows(), norm.weight, self)?,
             Operand::Rows(rows) | Operand::Gated(rows) => out.inplace_op2(rows, self)?,
         }
         Ok(())
@@ -144,7 +157,7 @@ impl InplaceOp3 for Linear<'_> {
     ) -> candle_core::Result<()> {
         let weight = rows::f32s(weight, weight_l)?;
         let source = match self.x {
-            Operand::Normed { eps, .. } => Source::Normed { weight, eps },
+            Operand::Normed(_, Norm { eps, .. }) => Source::Normed { weight, eps },
             Operand::Rows(_) | Operand::Gated(_) => Source::Plain,
         };
         self.multiply(rows::f32s_mut(out, out_l)?, rows::f32s(x, x_l)?, source);

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use crate::ops::{rms_norm, silu_mul};
 use crate::scratch::Buffer;
-use crate::{Compute, Isa, Result, rows};
+use crate::{Compute, Isa, Norm, Residual, Result, rows};
 
 use super::Input;
 
@@ -14,15 +14,8 @@ use super::Input;
 pub enum Operand<'a> {
     /// Rows as they are: f32 `(num_tokens, columns)`, or as [`Compute::attended_rows`] makes them.
     Rows(&'a Tensor),
-    /// Their root-mean-square norm (Zhang & Sennrich, 2019), `x / sqrt(mean(x²) + eps) * weight`.
-    Normed {
-        /// `x`: f32 `(num_tokens, columns)`.
-        rows: &'a Tensor,
-        /// f32 `(columns)`.
-        weight: &'a Tensor,
-        /// Added to the mean of the squares.
-        eps: f32,
-    },
+    /// The norm of the residual stream, which was told of it; see [`Residual`].
+    Normed(&'a Residual, Norm<'a>),
     /// `silu(gate) * up` (Shazeer, 2020), of what [`Compute::linear_gated`] leaves: f32 `(num_tokens, 2 * columns)` with
     /// gate, then up, or on a card an operand of the products.
     Gated(&'a Tensor),
@@ -33,9 +26,9 @@ impl Operand<'_> {
     pub(super) fn check(&self, op: &'static str, num_tokens: usize, columns: usize) -> Result<()> {
         match *self {
             Self::Rows(x) => rows::expect(op, "x", x, &[num_tokens, columns]),
-            Self::Normed { rows, weight, .. } => {
-                rows::expect(op, "weight", weight, &[columns])?;
-                rows::expect(op, "x", rows, &[num_tokens, columns])
+            Self::Normed(x, norm) => {
+                rows::expect(op, "weight", norm.weight, &[columns])?;
+                rows::expect(op, "x", x.rows(), &[num_tokens, columns])
             }
             Self::Gated(gate_up) => rows::expect(op, "gate_up", gate_up, &[num_tokens, 2 * columns]),
         }

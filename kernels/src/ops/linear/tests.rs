@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::ops::{rms_norm, silu_mul};
 use crate::testing::{compute, compute_with, isas_and_emulated, random_blocks, scale_places};
-use crate::{Activations, Compute, ComputeOptions, GgmlType, Isa, Operand, PackedMatrix, StepRows};
+use crate::{Activations, Compute, ComputeOptions, GgmlType, Isa, Norm, Operand, PackedMatrix, StepRows};
 
 mod isas;
 
@@ -209,8 +209,9 @@ fn linear_add_adds() {
         let expected: Vec<f32> = before.iter().zip(product(&compute, &weight, &x)).map(|(a, b)| a + b).collect();
         let out = Tensor::from_vec(before, (3, 12), &Device::Cpu).unwrap();
         let x = Tensor::from_vec(x, (3, weight.columns()), &Device::Cpu).unwrap();
-        compute.linear_add(&weight, Operand::Rows(&x), &out).unwrap();
-        assert_eq!(out.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+        let out = compute.residual(out).unwrap();
+        compute.linear_add(&weight, Operand::Rows(&x), &out, None).unwrap();
+        assert_eq!(out.rows().flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
     }
 }
 
@@ -225,7 +226,8 @@ fn wrong_shapes_are_errors() {
         assert!(compute.linear(&weight, Operand::Rows(&x), &out).unwrap_err().to_string().starts_with("linear: x "));
     }
     let x = zeros((2, 96), DType::F32);
-    let error = compute.linear_add(&weight, Operand::Rows(&x), &zeros((2, 13), DType::F32)).unwrap_err().to_string();
+    let narrow = compute.residual(zeros((2, 13), DType::F32)).unwrap();
+    let error = compute.linear_add(&weight, Operand::Rows(&x), &narrow, None).unwrap_err().to_string();
     assert!(error.starts_with("linear_add: out has shape [2, 13]"), "{error}");
     assert!(compute.linear(&weight, Operand::Rows(&zeros((0, 96), DType::F32)), &zeros((0, 12), DType::F32)).is_ok());
     assert!(compute.linear(&weight, Operand::Rows(&out), &out).is_err());
@@ -268,11 +270,9 @@ fn a_norm_or_a_gate_may_be_part_of_the_product() {
                 out.flatten_all().unwrap().to_vec1::<f32>().unwrap()
             };
             let norm_weight = Tensor::from_slice(&norm_weight, columns, &Device::Cpu).unwrap();
-            let rows = tensor(x, columns);
-            assert_eq!(
-                of(Operand::Normed { rows: &rows, weight: &norm_weight, eps: 1e-5 }),
-                product(&compute, weight, &normed)
-            );
+            let rows = compute.residual(tensor(x, columns)).unwrap();
+            let norm = Norm { weight: &norm_weight, eps: 1e-5 };
+            assert_eq!(of(Operand::Normed(&rows, norm)), product(&compute, weight, &normed));
             assert_eq!(of(Operand::Gated(&tensor(&gate_up, 2 * columns))), product(&compute, weight, &gated));
         }
     }

@@ -16,7 +16,8 @@ use crate::simd::{Kernel, Simd, dispatch};
 use crate::{Compute, Error, KvLayer, Result, RopeStyle, RopeTable, Span, StepRows, rows};
 
 impl Compute {
-    /// Rotates q and k of `qkv` in place by their positions and stores k and v into the cache at the spans' slots. For
+    /// Rotates q and k of `qkv` in place by their positions and stores k and v into the cache at the spans' slots; on a
+    /// card this may be left to [`Compute::attention`], which must follow. For
     /// a cache of bytes q and k are transformed, too, which leaves their products as they are.
     /// `qkv`: f32 `(step.padded_len(), (num_heads + 2 * num_kv_heads) * head_dim)`.
     ///

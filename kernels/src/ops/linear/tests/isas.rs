@@ -61,8 +61,9 @@ fn bits(compute: &Compute, weight: &PackedMatrix, x: &[f32]) -> Vec<u32> {
     let x = Tensor::from_slice(x, (tokens, weight.columns()), &Device::Cpu).unwrap();
     let out = Tensor::full(f32::NAN, (tokens, weight.rows()), &Device::Cpu).unwrap();
     compute.linear(weight, Operand::Rows(&x), &out).unwrap();
-    compute.linear_add(weight, Operand::Rows(&x), &out).unwrap();
-    let out = out.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let out = compute.residual(out).unwrap();
+    compute.linear_add(weight, Operand::Rows(&x), &out, None).unwrap();
+    let out = out.rows().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     out.into_iter().map(|v| if v.is_finite() { v + 0.0 } else { f32::NAN }.to_bits()).collect()
 }
 

@@ -1,5 +1,6 @@
 //! `[engine]`: how the engine uses the machine.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kernels::{Isa, KvCacheType};
@@ -46,14 +47,16 @@ impl Default for RawEngine {
 }
 
 /// Where the model is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// On the first card if there is one that can be used, else on the processor.
     Auto,
     /// On the processor.
     Cpu,
-    /// On the card with this index.
-    Cuda(usize),
+    /// On the cards with these indices, at least one and each once; all of it on each where there are several.
+    Cuda(Vec<usize>),
+    /// The same with every card of the machine.
+    CudaAll,
 }
 
 impl DeviceChoice {
@@ -61,8 +64,14 @@ impl DeviceChoice {
         match text {
             "auto" => Some(Self::Auto),
             "cpu" => Some(Self::Cpu),
-            "cuda" => Some(Self::Cuda(0)),
-            _ => text.strip_prefix("cuda:")?.parse().ok().map(Self::Cuda),
+            "cuda" => Some(Self::Cuda(vec![0])),
+            "cuda:all" => Some(Self::CudaAll),
+            _ => {
+                let numbers = text.strip_prefix("cuda:")?.split(',').map(|number| number.trim().parse().ok());
+                let cards = numbers.collect::<Option<Vec<usize>>>()?;
+                let distinct: HashSet<&usize> = cards.iter().collect();
+                (distinct.len() == cards.len()).then_some(Self::Cuda(cards))
+            }
         }
     }
 }
@@ -129,7 +138,11 @@ impl RawEngine {
             return Err(invalid("engine.max_batch_tokens", origin, problem));
         }
         let device = DeviceChoice::parse(&self.device).ok_or_else(|| {
-            let problem = format!("must be auto, cpu, cuda, or cuda: with the number of a card, not `{}`", self.device);
+            let problem = format!(
+                "must be auto, cpu, cuda, cuda:all, or cuda: with the numbers of cards, each once, such as cuda:1 or \
+                 cuda:0,1, not `{}`",
+                self.device
+            );
             invalid("engine.device", origin, problem)
         })?;
         Ok(EngineSettings {
@@ -146,5 +159,31 @@ impl RawEngine {
             max_queue: within("engine.max_queue", self.max_queue, 0..=1 << 20, origin)?,
             max_stall: Duration::from_millis(within("engine.max_stall_ms", self.max_stall_ms, 1..=60_000, origin)?),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_are_named_by_their_numbers_each_once() {
+        let cards = |text| match DeviceChoice::parse(text) {
+            Some(DeviceChoice::Cuda(cards)) => cards,
+            _ => Vec::new(),
+        };
+        assert_eq!((cards("cuda"), cards("cuda:0"), cards("cuda:3")), (vec![0], vec![0], vec![3]));
+        assert_eq!((cards("cuda:0,1,3"), cards("cuda:2, 0")), (vec![0, 1, 3], vec![2, 0]));
+        assert_eq!(DeviceChoice::parse("cuda:all"), Some(DeviceChoice::CudaAll));
+        for text in ["cuda:", "cuda:0,", "cuda:1,1", "cuda:0,00", "cuda:-1", "cuda:0-3", "cuda:all,1", "gpu"] {
+            assert_eq!(DeviceChoice::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_error_says_what_can_be_written() {
+        let settings = RawEngine { device: "cuda:1,1".into(), ..RawEngine::default() };
+        let error = settings.resolve(&|key| format!("{key} of a test")).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|text| text.contains("cuda:0,1") && text.contains("`cuda:1,1`")));
     }
 }

@@ -1,4 +1,4 @@
-//! The door: how many requests are inside, who waits, and how long a newcomer will. Shared by all handles and the
+//! The door: how many requests are inside, who waits, and how long a newcomer will. Shared by all handles and its
 //! engine thread; must not know what a request contains.
 
 use std::{
@@ -64,6 +64,11 @@ impl Admission {
     /// Tells how often requests start while others wait.
     pub fn set_start_interval(&self, interval: Duration) {
         self.lock().start_interval = interval;
+    }
+
+    /// Requests that run or wait.
+    pub fn num_inside(&self) -> usize {
+        self.lock().inside
     }
 
     /// Requests that have not started.

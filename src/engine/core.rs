@@ -18,9 +18,10 @@ use super::{
     EngineError, EngineOptions, Executor,
     admission::Admission,
     encoding::EncodeQueue,
-    handle::{Command, Shared},
     pipeline::{CollectedStep, Pipeline},
+    replica::Command,
     scheduler::Scheduler,
+    status::LatestStats,
 };
 
 /// Whether the loop goes on.
@@ -52,7 +53,7 @@ pub(super) fn run<E: Executor>(
     options: EngineOptions,
     inbox: &Receiver<Command>,
     admission: &Arc<Admission>,
-    shared: &Shared,
+    stats: &LatestStats,
 ) -> anyhow::Result<()> {
     let mut engine = StepLoop {
         scheduler: Scheduler::new(options),
@@ -69,19 +70,19 @@ pub(super) fn run<E: Executor>(
             engine.encodings.clear();
         }
         if mode != Mode::Running && engine.is_idle() {
-            shared.publish(engine.scheduler.stats());
+            stats.publish(engine.scheduler.stats());
             return Ok(());
         }
         engine.step();
         if let Some(message) = engine.fatal {
             engine.scheduler.fail_all(&EngineError::Step(message.clone()));
             engine.encodings.clear();
-            shared.publish(engine.scheduler.stats());
+            stats.publish(engine.scheduler.stats());
             bail!("{message}");
         }
         engine.encodings.step(&mut engine.executor);
         admission.set_start_interval(engine.scheduler.start_interval());
-        shared.publish(engine.scheduler.stats());
+        stats.publish(engine.scheduler.stats());
     }
 }
 

@@ -16,10 +16,13 @@ mod model_runner;
 mod options;
 mod pipeline;
 mod prefix_cache;
+mod replica;
 mod request;
+mod routing;
 mod sampler;
 mod scheduler;
 mod sequence;
+mod status;
 
 pub use batch::{
     LogitRows, PENDING_TOKEN, SampledToken, SamplingSpec, SequenceOutput, SequenceStart, SequenceStep, StepBatch,
@@ -27,7 +30,7 @@ pub use batch::{
 };
 pub use encoding::{ENCODER_TOKENS_PER_STEP, EncodeError, EncoderShape};
 pub use executor::Executor;
-pub use handle::{Engine, EngineHandle, EngineState, EngineStats};
+pub use handle::{Engine, EngineHandle};
 pub use mock_executor::{MockExecutor, MockOptions, StepCost};
 pub use model_runner::ModelRunner;
 pub use options::EngineOptions;
@@ -36,6 +39,7 @@ pub use request::{
     TokenEvent, TokenLogprob, TokenUsage,
 };
 pub use sampler::{NotFinite, SamplerState, Scratch as SamplerScratch};
+pub use status::{EngineState, EngineStats};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map},
+    hash::{BuildHasher as _, RandomState},
     rc::Rc,
 };
 
@@ -85,6 +86,15 @@ impl Prefix<'_> {
         let tokens = self.tokens.get(end - BLOCK_SIZE..end)?.try_into().ok()?;
         let tenant = (end > self.scope.shared_tokens).then_some(self.scope.tenant);
         Some(BlockKey { parent, tenant, tokens })
+    }
+
+    /// A number for each full block, by the block and everything before it: equal where a cache would have one entry.
+    pub fn hashes(self, hasher: &RandomState) -> impl Iterator<Item = u64> {
+        let mut parent = NodeId::default();
+        (0..).map_while(move |block| {
+            parent = NodeId(hasher.hash_one(self.key(block, parent)?));
+            Some(parent.0)
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use super::*;
 
 mod encode;
 mod overlap;
+mod replicas;
 
 const VOCAB: u32 = 1000;
 

@@ -1,20 +1,38 @@
-//! Where the model will be computed: what is configured, and what the machine has.
+//! Where the model will be computed: what is configured, and what the machine has. Several cards each have all of it.
 
 use std::path::Path;
 
-use kernels::{Activations, CARD_SUPPORT, CardInfo, CardSupport, Compute, ComputeOptions};
+use kernels::{Activations, CARD_SUPPORT, CardInfo, CardSupport, Compute, ComputeOptions, card_count};
 use models::Placement;
 
 use super::machine::Machine;
 use crate::config::{DeviceChoice, EngineSettings};
 
-/// The processor, and a card if one is used.
+/// The processor, and the cards that are used.
 #[derive(Debug)]
 pub(super) struct Devices {
     pub host: Compute,
-    pub card: Option<Compute>,
+    pub cards: Vec<Card>,
     /// Why there is no card, where one might be expected.
     pub no_card: Option<String>,
+}
+
+/// An opened card.
+#[derive(Debug)]
+pub(super) struct Card {
+    /// Its number.
+    pub ordinal: usize,
+    pub info: CardInfo,
+    compute: Compute,
+}
+
+impl Card {
+    fn open(ordinal: usize, options: ComputeOptions) -> kernels::Result<Self> {
+        let compute = Compute::cuda(ordinal, options)?;
+        let info = compute.card().cloned();
+        let info = info.ok_or_else(|| kernels::Error::Card(format!("card {ordinal} says nothing of itself")))?;
+        Ok(Self { ordinal, info, compute })
+    }
 }
 
 impl Devices {
@@ -29,28 +47,34 @@ impl Devices {
             activations: Activations::default(),
         };
         let host = Compute::cpu(options)?;
-        let (card, no_card) = match settings.device {
-            DeviceChoice::Cuda(ordinal) => (Some(Compute::cuda(ordinal, options)?), None),
-            DeviceChoice::Auto if may_have_card() => match Compute::cuda(0, options) {
-                Ok(card) => (Some(card), None),
-                Err(error) => (None, Some(error.to_string())),
+        let open = |ordinals: &[usize]| ordinals.iter().map(|&ordinal| Card::open(ordinal, options)).collect();
+        let (cards, no_card) = match &settings.device {
+            DeviceChoice::Cuda(ordinals) => (open(ordinals)?, None),
+            DeviceChoice::CudaAll => {
+                // Where there is none, the first one says so.
+                let ordinals: Vec<usize> = (0..card_count()?.max(1)).collect();
+                (open(&ordinals)?, None)
+            }
+            DeviceChoice::Auto if may_have_card() => match open(&[0]) {
+                Ok(cards) => (cards, None),
+                Err(error) => (Vec::new(), Some(error.to_string())),
             },
-            DeviceChoice::Cpu | DeviceChoice::Auto => (None, None),
+            DeviceChoice::Cpu | DeviceChoice::Auto => (Vec::new(), None),
         };
-        Ok(Self { host, card, no_card })
+        Ok(Self { host, cards, no_card })
     }
 
-    /// What the card says of itself.
-    pub fn card_info(&self) -> Option<&CardInfo> {
-        self.card.as_ref().and_then(Compute::card)
+    /// The card that has the least memory free, which all others plan by.
+    pub fn smallest_card(&self) -> Option<&CardInfo> {
+        self.cards.iter().map(|card| &card.info).min_by_key(|card| card.free_memory)
     }
 
-    /// So many layers on the card, and the others on the processor.
-    pub fn placement(&self, card_layers: usize) -> Placement {
-        match &self.card {
-            Some(card) if card_layers > 0 => Placement::split(&self.host, card, card_layers),
-            _ => (&self.host).into(),
+    /// So many layers on each card, and the others on the processor: a placement for each copy of the model.
+    pub fn placements(&self, card_layers: usize) -> Vec<Placement> {
+        if card_layers == 0 || self.cards.is_empty() {
+            return vec![(&self.host).into()];
         }
+        self.cards.iter().map(|card| Placement::split(&self.host, &card.compute, card_layers)).collect()
     }
 }
 

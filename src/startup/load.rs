@@ -67,9 +67,9 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
     let file = ModelFile::open(&model::locate(&config.model)?)?;
     let embeddings = config.embeddings.as_ref().map(|settings| embeddings::open(settings, devices.host.threads()));
     let (encoder, embedding_model) = embeddings.transpose()?.unzip();
-    let resources = (machine, devices.card_info());
+    let resources = (machine, devices.smallest_card(), devices.cards.len());
     let sizes = Sizes::new(&file, encoder.as_ref(), &config.model, &config.engine, resources)?;
-    let placement = devices.placement(sizes.card_layers());
+    let placements = devices.placements(sizes.card_layers());
     // What is packed for a card is packed in less time than it takes to read.
     let keeps = config.model.packed_cache && sizes.card_layers() == 0;
     let cache = if keeps { PackedCache::of(&file, &config.data, &devices.host)? } else { None };
@@ -86,9 +86,16 @@ fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) 
     let (packed, packed_now) = mpsc::channel();
     // A vocabulary takes as long to read as a part of the weights.
     let loading = thread::spawn({
-        let (file, options) = (Arc::clone(&file), sizes.options);
-        let runner = move |options| Ok(runner(&file, &placement, cache_type, &options, &packed)?.with_encoder(encoder));
-        move || Engine::start(options.clone(), move || runner(options))
+        let (file, options) = (Arc::clone(&file), sizes.options.clone());
+        let mut encoder = encoder;
+        let make_runner = move |placement: Placement| {
+            let (file, options, packed) = (Arc::clone(&file), options.clone(), packed.clone());
+            // The first one has the encoder.
+            let encoder = encoder.take();
+            move || Ok(runner(&file, &placement, cache_type, &options, &packed)?.with_encoder(encoder))
+        };
+        let given = sizes.options;
+        move || Engine::start_replicas(given, placements.into_iter().map(make_runner).collect())
     });
     let served = model::describe(&file, &config.model, context)?;
     let engine = loading.join().map_err(|_| anyhow!("loading has panicked"))??;
@@ -127,9 +134,9 @@ fn runner(
     ModelRunner::new(model, kv, placement.last())
 }
 
-/// Runs one token through the whole model.
+/// Runs one token through the whole model, on each replica.
 async fn warm_up(engine: &EngineHandle) -> anyhow::Result<()> {
-    let mut generation = engine.submit(EngineRequest {
+    let request = EngineRequest {
         prompt: vec![0],
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_tokens: 1,
@@ -141,13 +148,13 @@ async fn warm_up(engine: &EngineHandle) -> anyhow::Result<()> {
         scope: CacheScope::default(),
         deadline: None,
         prompt_logprobs: None,
-    })?;
-    while let Some(event) = generation.next().await {
-        match event {
-            TokenEvent::Finished { .. } => return Ok(()),
-            TokenEvent::Failed(error) => bail!("the model cannot produce a token: {error}"),
-            _ => {}
+    };
+    for mut generation in engine.submit_to_each(&request)? {
+        while let Some(event) = generation.next().await {
+            if let TokenEvent::Failed(error) = event {
+                bail!("the model cannot produce a token: {error}");
+            }
         }
     }
-    bail!("the engine ended before it produced a token")
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod embeddings;
 mod gateway;
 mod load;
 mod machine;
+mod memory_table;
 mod model;
 mod packed_cache;
 mod processors;

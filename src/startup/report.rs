@@ -47,8 +47,9 @@ impl Report {
         say(&format!("Steppe {}", env!("CARGO_PKG_VERSION")));
         let processors = self.processors(&machine.processors);
         let mut head = self.lang.pick("  device     ", "  устройство ");
-        if let Some(card) = devices.card_info() {
-            say(&format!("{head}{}", self.card(card, (card_layers, layers))));
+        for card in &devices.cards {
+            let number = if devices.cards.len() > 1 { format!("{}: ", card.ordinal) } else { String::new() };
+            say(&format!("{head}{number}{}", self.card(&card.info, (card_layers, layers))));
             head = "             ";
         }
         say(&self.lang.pick(

@@ -1,13 +1,13 @@
-//! How many KV blocks there will be, and the table that says where the memory goes.
+//! How many KV blocks there will be, and what everything takes.
 
 use anyhow::{Context as _, ensure};
 use kernels::{BLOCK_SIZE, CardInfo, KvCacheType};
-use models::{DeviceBytes, Encoder, MemoryPlan, ModelConfig, ModelFile};
+use models::{Encoder, MemoryPlan, ModelConfig, ModelFile};
 
 use super::machine::Machine;
+use super::memory_table::mebibytes;
 use crate::config::{EngineSettings, ModelSettings};
 use crate::engine::{ENCODER_TOKENS_PER_STEP, EngineOptions};
-use crate::lang::Lang;
 
 /// Share of the free memory that the model may take in all, in percent; the rest is for requests and the system.
 const USABLE_PERCENT: usize = 80;
@@ -26,23 +26,24 @@ const TOKENS_PER_SEQUENCE: usize = 2048;
 pub struct Sizes {
     /// For the engine.
     pub options: EngineOptions,
-    plan: MemoryPlan,
-    cache_type: KvCacheType,
-    encoder: EncoderBytes,
-    free: Free,
+    pub(super) plan: MemoryPlan,
+    pub(super) cache_type: KvCacheType,
+    pub(super) encoder: EncoderBytes,
+    pub(super) free: Free,
+    pub(super) num_cards: usize,
 }
 
 /// Bytes that are free.
 #[derive(Debug, Clone, Copy)]
-struct Free {
-    host: Option<usize>,
-    card: Option<usize>,
+pub(super) struct Free {
+    pub host: Option<usize>,
+    pub card: Option<usize>,
 }
 
 /// What the embedding model takes.
 #[derive(Debug, Clone, Copy, Default)]
-struct EncoderBytes {
-    weights: usize,
+pub(super) struct EncoderBytes {
+    pub weights: usize,
     workspace: usize,
 }
 
@@ -52,22 +53,23 @@ impl EncoderBytes {
         Self { weights: encoder.weight_bytes(), workspace }
     }
 
-    fn total(self) -> usize {
+    pub fn total(self) -> usize {
         self.weights + self.workspace
     }
 }
 
 impl Sizes {
-    /// Fits the KV cache into the memory that is configured or free, beside the encoder.
+    /// Fits the KV cache into the memory that is configured or free, beside the encoder. With several cards the given one is
+    /// the smallest, and each has all layers.
     ///
     /// # Errors
-    /// When the model does not fit, or its file cannot be read.
+    /// When the model does not fit, on each card where there are several, or its file cannot be read.
     pub fn new(
         file: &ModelFile,
         encoder: Option<&Encoder>,
         model: &ModelSettings,
         engine: &EngineSettings,
-        (machine, card): (&Machine, Option<&CardInfo>),
+        (machine, card, num_cards): (&Machine, Option<&CardInfo>, usize),
     ) -> anyhow::Result<Self> {
         let config = file.config()?;
         let mut options = EngineOptions {
@@ -91,6 +93,9 @@ impl Sizes {
             MemoryPlan::new(file, cache_type, rows(options), card.map(|card| (card, layers)))
         };
         let mut chosen = plan(engine.gpu_layers.unwrap_or(config.num_layers), &options)?;
+        if num_cards > 1 {
+            check_replicas(&chosen, (engine, &options), left, (config.num_layers, num_cards))?;
+        }
         while engine.gpu_layers.is_none() && chosen.card_layers > 0 && !fits_card(&chosen, &options, left) {
             chosen = plan(chosen.card_layers - 1, &options)?;
         }
@@ -100,67 +105,12 @@ impl Sizes {
         }
         options.num_blocks = num_blocks(&chosen, &options, engine.kv_cache, left)?;
         options.max_context = options.max_sequence_tokens();
-        Ok(Self { options, plan: chosen, cache_type, encoder, free })
+        Ok(Self { options, plan: chosen, cache_type, encoder, free, num_cards })
     }
 
     /// Layers on the card, the last ones.
     pub fn card_layers(&self) -> usize {
         self.plan.card_layers
-    }
-
-    /// The memory plan as it is shown at the start; `program` is what the process takes without the model, but with the
-    /// encoder's weights, which are loaded by then.
-    pub fn table(&self, program: usize, lang: Lang) -> String {
-        let Self { plan, encoder, free, .. } = self;
-        let program = program.saturating_sub(encoder.weights);
-        let mut rows = Vec::new();
-        if plan.card_layers > 0 {
-            rows.extend(self.device_rows(lang.pick("GPU memory", "память GPU"), &plan.card, [0, 0], free.card, lang));
-        }
-        let head = lang.pick("memory", "память");
-        rows.extend(self.device_rows(head, &plan.host, [program, encoder.total()], free.host, lang));
-        rows.join("\n")
-    }
-
-    /// The rows of one device: `others` are what the program and the encoder take there.
-    fn device_rows(
-        &self,
-        head: &str,
-        bytes: &DeviceBytes,
-        [program, encoder]: [usize; 2],
-        free: Option<usize>,
-        lang: Lang,
-    ) -> Vec<String> {
-        let blocks = self.options.num_blocks;
-        let (tokens, cache_type) = (blocks * BLOCK_SIZE, self.cache_type);
-        let parts = [
-            (lang.pick("program", "программа"), program),
-            (lang.pick("embeddings", "эмбеддинги"), encoder),
-            (lang.pick("weights", "веса"), bytes.weights),
-            (lang.pick("workspace", "буферы"), bytes.workspace),
-            (lang.pick("KV cache", "KV-кэш"), blocks * bytes.block),
-        ];
-        let total = parts.iter().map(|(_, bytes)| bytes).sum();
-        let of_free =
-            free.map(mebibytes).map(|free| lang.pick(format!("  of {free} free"), format!("  из свободных {free}")));
-        let of_blocks = (bytes.block > 0).then(|| {
-            lang.pick(
-                format!("  {blocks} blocks of {BLOCK_SIZE} tokens = {tokens} tokens, {cache_type}"),
-                format!("  блоков по {BLOCK_SIZE} токена: {blocks}, токенов: {tokens}, {cache_type}"),
-            )
-        });
-        let mut rows = Vec::new();
-        let mut row = |name: &str, bytes: usize, remark: Option<String>| {
-            let head = if rows.is_empty() { head } else { "" };
-            rows.push(format!("  {head:<10} {name:<12} {:>12}{}", mebibytes(bytes), remark.unwrap_or_default()));
-        };
-        for (index, (name, bytes)) in parts.into_iter().enumerate() {
-            if bytes > 0 {
-                row(name, bytes, of_blocks.clone().filter(|_| index == parts.len() - 1));
-            }
-        }
-        row(lang.pick("in all", "всего"), total, of_free);
-        rows
     }
 }
 
@@ -168,6 +118,31 @@ impl Sizes {
 fn step_tokens(engine: &EngineSettings, on_card: bool) -> usize {
     let usual = if on_card { CARD_STEP_TOKENS } else { HOST_STEP_TOKENS };
     engine.max_batch_tokens.unwrap_or_else(|| usual.max(engine.max_sequences + usual / 2))
+}
+
+/// Several cards share no layers on the processor: each takes all of them and, unless configured, contexts that are of use.
+fn check_replicas(
+    plan: &MemoryPlan,
+    (engine, options): (&EngineSettings, &EngineOptions),
+    free: Free,
+    (num_layers, num_cards): (usize, usize),
+) -> anyhow::Result<()> {
+    let layers = plan.card_layers;
+    ensure!(
+        layers == num_layers,
+        "engine.gpu_layers is {layers}, but with {num_cards} cards each has all {num_layers} layers of the model; leave it \
+         at 0, or name one card in engine.device"
+    );
+    let least_blocks = options.max_context.min(LEAST_CARD_TOKENS).div_ceil(BLOCK_SIZE);
+    ensure!(
+        engine.gpu_layers.is_some() || fits_card(plan, options, free),
+        "the model does not fit on each of {num_cards} cards: it takes {}, and {} are free on the smallest, of which \
+         {USABLE_CARD_PERCENT} % may be used; free some, leave that card out or name one card in engine.device, or choose \
+         a smaller model",
+        mebibytes(plan.card.total(least_blocks)),
+        free.card.map_or_else(|| "none".to_owned(), mebibytes)
+    );
+    Ok(())
 }
 
 /// Whether a card takes its layers and contexts that are of use.
@@ -226,12 +201,10 @@ fn num_blocks(
     Ok(if plan.host.block > 0 { blocks.min(ample) } else { blocks })
 }
 
-fn mebibytes(bytes: usize) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
 #[cfg(test)]
 mod tests {
+    use models::DeviceBytes;
+
     use super::*;
 
     fn plan() -> MemoryPlan {
@@ -264,6 +237,29 @@ mod tests {
         assert_eq!(num_blocks(&plan(), &options(), None, free(1_000_000))?, 40);
         assert!(num_blocks(&plan(), &options(), None, free(1400)).is_err());
         assert!(num_blocks(&plan(), &options(), None, Free { host: None, card: None }).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn each_of_several_cards_has_the_whole_model() -> anyhow::Result<()> {
+        let card = DeviceBytes { weights: 4000 << 20, workspace: 100 << 20, block: 1 << 20 };
+        let whole = MemoryPlan { host: DeviceBytes::default(), card, card_layers: 8 };
+        let settings = |gpu_layers| -> anyhow::Result<EngineSettings> {
+            let config = crate::config::load(&crate::config::Sources::default())?.config;
+            Ok(EngineSettings { gpu_layers, ..config.engine })
+        };
+        let free = |card: usize| Free { host: Some(0), card: Some(card << 20) };
+        let check = |plan: &MemoryPlan, settings: &EngineSettings, free| {
+            check_replicas(plan, (settings, &options()), free, (8, 2)).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&whole, &settings(None)?, free(5000)), Ok(()));
+        assert_eq!(check(&whole, &settings(Some(8))?, free(4000)), Ok(()));
+        let small = check(&whole, &settings(None)?, free(4300));
+        assert!(
+            small.is_err_and(|error| error.contains("each of 2 cards") && error.contains("4110.0 MiB, and 4300.0 MiB"))
+        );
+        let part = check(&MemoryPlan { card_layers: 3, ..whole }, &settings(Some(3))?, free(9000));
+        assert!(part.is_err_and(|error| error.contains("engine.gpu_layers is 3") && error.contains("all 8 layers")));
         Ok(())
     }
 

@@ -15,24 +15,33 @@ enum Layers {
 }
 
 fn start_on(layers: Layers, options: EngineOptions) -> EngineHandle {
-    let given = options.clone();
-    let make = move || {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("tiny.gguf");
-        RandomModel::tiny(Architecture::Llama, Recipe::Q4KM).write_gguf(&path, &mut |_| ())?;
-        let file = ModelFile::open(&path)?;
-        let devices = ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 };
-        let (host, card) = (Compute::cpu(devices)?, Compute::cuda(0, devices)?);
-        let placement = match layers {
-            Layers::Card => Placement::from(&card),
-            Layers::Both => Placement::split(&host, &card, 1),
-        };
-        let (rows, logit_rows) = (options.max_tokens_per_step, options.max_logit_rows());
-        let model = Model::load(&file, placement.clone(), rows, logit_rows, &mut |_| {})?;
-        let kv = KvCache::new(model.config(), KvCacheType::F16, options.num_blocks, placement.clone())?;
-        ModelRunner::new(model, kv, placement.last())
+    start_on_cards(&[0], layers, options)
+}
+
+/// A replica on each of these cards.
+fn start_on_cards(cards: &[usize], layers: Layers, options: EngineOptions) -> EngineHandle {
+    let make = |&card: &usize| {
+        let options = options.clone();
+        move || runner(card, layers, &options)
     };
-    Engine::start(given, make).unwrap()
+    Engine::start_replicas(options.clone(), cards.iter().map(make).collect()).unwrap()
+}
+
+fn runner(card: usize, layers: Layers, options: &EngineOptions) -> anyhow::Result<ModelRunner> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("tiny.gguf");
+    RandomModel::tiny(Architecture::Llama, Recipe::Q4KM).write_gguf(&path, &mut |_| ())?;
+    let file = ModelFile::open(&path)?;
+    let devices = ComputeOptions { threads: THREADS, isa: None, activations: Activations::Int8 };
+    let (host, card) = (Compute::cpu(devices)?, Compute::cuda(card, devices)?);
+    let placement = match layers {
+        Layers::Card => Placement::from(&card),
+        Layers::Both => Placement::split(&host, &card, 1),
+    };
+    let (rows, logit_rows) = (options.max_tokens_per_step, options.max_logit_rows());
+    let model = Model::load(&file, placement.clone(), rows, logit_rows, &mut |_| {})?;
+    let kv = KvCache::new(model.config(), KvCacheType::F16, options.num_blocks, placement.clone())?;
+    ModelRunner::new(model, kv, placement.last())
 }
 
 fn options() -> EngineOptions {
@@ -129,4 +138,13 @@ async fn whoever_leaves_gives_everything_back() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{:?}", engine.stats());
+}
+
+#[tokio::test]
+async fn two_cards_answer_as_one_does() {
+    let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let [one, two] = [&[0][..], &[0, 1]].map(|cards| start_on_cards(cards, Layers::Card, options()));
+    assert_eq!((one.num_replicas(), two.num_replicas()), (1, 2));
+    assert_eq!(together(&two).await, together(&one).await);
+    assert_eq!((one.stats().kv_blocks, two.stats().kv_blocks), (64, 128), "both have worked");
 }

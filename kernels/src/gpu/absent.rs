@@ -19,8 +19,12 @@ pub(crate) enum Recording {}
 pub(crate) enum Readback {}
 
 impl Backend {
+    pub fn count() -> Result<usize> {
+        refuse()
+    }
+
     pub fn open(_: usize) -> Result<(Self, Device)> {
-        Err(Error::Card("this program was built without CUDA; take the build for NVIDIA cards".to_owned()))
+        refuse()
     }
 
     pub fn info(&self) -> Result<CardInfo> {
@@ -74,4 +78,8 @@ impl Backend {
     pub fn replay(&self, _: &Recording) -> Result<()> {
         match *self {}
     }
+}
+
+fn refuse<T>() -> Result<T> {
+    Err(Error::Card("this program was built without CUDA; take the build for NVIDIA cards".to_owned()))
 }

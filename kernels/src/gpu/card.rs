@@ -130,12 +130,13 @@ fn may_overlap() -> sys::CUlaunchAttribute {
 }
 
 impl Backend {
-    pub fn open(ordinal: usize) -> Result<(Self, Device)> {
+    pub fn count() -> Result<usize> {
         check_driver()?;
         let count = CudaContext::device_count().map_err(|error| Error::Card(describe(error)))?;
-        if ordinal >= count as usize {
-            return Err(Error::Card(format!("there is no card {ordinal}: the driver shows {count}")));
-        }
+        Ok(count as usize)
+    }
+
+    pub fn open(ordinal: usize) -> Result<(Self, Device)> {
         let device = CudaDevice::new_with_stream(ordinal)?;
         let stream = device.cuda_stream();
         let context = Arc::clone(stream.context());

@@ -62,7 +62,15 @@ pub(crate) struct Readback {
     len: usize,
 }
 
+/// Cards of the emulated machine.
+const CARDS: usize = 2;
+
 impl Backend {
+    #[expect(clippy::unnecessary_wraps, reason = "as the card's")]
+    pub fn count() -> Result<usize> {
+        Ok(CARDS)
+    }
+
     #[expect(clippy::unnecessary_wraps, reason = "as the card's")]
     pub fn open(_: usize) -> Result<(Self, Device)> {
         Ok((Self::default(), Device::Cpu))

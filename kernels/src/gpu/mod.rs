@@ -36,7 +36,7 @@ pub(crate) use self::matrix::OutputKind;
 pub use self::memory::CardSteps;
 use self::product_memory::ProductMemory;
 pub(crate) use self::tiles::{RawRows, TilePart, tile_bytes};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Which cards a build knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +95,24 @@ pub(crate) struct Gpu {
     products: Mutex<ProductMemory>,
 }
 
+/// How many cards this machine has.
+///
+/// # Errors
+/// When the build has no CUDA, there is no driver, or it is too old.
+pub fn card_count() -> Result<usize> {
+    Backend::count()
+}
+
 impl Gpu {
     /// Opens the card with this index.
     ///
     /// # Errors
     /// When the build has no CUDA, there is no driver, it is too old, or there is no such card.
     pub fn open(ordinal: usize) -> Result<Self> {
+        let count = card_count()?;
+        if ordinal >= count {
+            return Err(Error::Card(format!("there is no card {ordinal}: the driver shows {count}")));
+        }
         let (backend, device) = Backend::open(ordinal)?;
         let info = backend.info()?;
         Ok(Self { backend, info, device, products: Mutex::default() })

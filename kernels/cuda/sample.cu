@@ -12,154 +12,17 @@
 //     since every row has its own multiprocessor. 20 to 27 us.
 //   Where more than MAX_CANDIDATES tokens may be kept (a flat distribution with top_p near 1; top_k above V / 256),
 //     finish goes through the row itself, 5 us to 12 us a digit at 100 GB/s: some 60 us.
+#include "sample_change.cuh"
 #include "sample_choose.cuh"
+#include "sample_chunk.cuh"
 
 namespace sampling {
-
-__device__ __forceinline__ bool is_in(uint32_t id, uint32_t begin, uint32_t end) { return id >= begin && id < end; }
 
 // The row of the task's number `at`, and whether there is one.
 __device__ __forceinline__ bool read_row(const Workspace& space, uint32_t at, Row& row) {
     if (at >= space.step->num_rows) return false;
     row = space.step->rows[at];
     return true;
-}
-
-// Penalties of what the run's drafts before this row count.
-__device__ __forceinline__ void penalise_drafts(const Workspace& space, const Row& row, const Slot& slot,
-                                                const float* raw, float* changed, uint32_t begin, uint32_t end) {
-    const Row* drafts = space.step->rows + row.first + 1;
-    for (uint32_t i = threadIdx.x; i < row.index; i += THREADS) {
-        const uint32_t id = drafts[i].token;
-        if (!is_in(id, begin, end)) continue;
-        uint32_t count = slot.counts[id];
-        bool is_first = true;
-        for (uint32_t j = 0; j < row.index; j++) {
-            const bool is_same = drafts[j].token == id;
-            count += is_same;
-            is_first &= !is_same || j >= i;
-        }
-        if (is_first) changed[id] = penalised(raw[id], count, slot);
-    }
-}
-
-// Biases lie in ascending order of ids; those of one id are added one after the other, by one thread.
-__device__ __forceinline__ void add_biases(const Slot& slot, float* changed, uint32_t begin, uint32_t end) {
-    uint32_t first = 0, last = slot.num_biases;
-    while (first < last) {
-        const uint32_t middle = (first + last) / 2;
-        if (slot.biases[middle].id < begin) first = middle + 1;
-        else last = middle;
-    }
-    for (uint32_t i = first + threadIdx.x; i < slot.num_biases; i += THREADS) {
-        const uint32_t id = slot.biases[i].id;
-        if (id >= end) break;
-        if (i > first && slot.biases[i - 1].id == id) continue;
-        float logit = changed[id];
-        for (uint32_t j = i; j < slot.num_biases && slot.biases[j].id == id; j++) {
-            logit = __fadd_rn(logit, slot.biases[j].value);
-        }
-        changed[id] = logit;
-    }
-}
-
-// Writes the chunk as it is to be chosen from; all threads may read it then.
-__device__ __forceinline__ void change_chunk(const Workspace& space, const Row& row, const Slot& slot, const float* raw,
-                                             float* changed, uint32_t begin, uint32_t end) {
-    for (uint32_t id = begin + threadIdx.x; id < end; id += THREADS) {
-        changed[id] = slot.counts == nullptr ? raw[id] : penalised(raw[id], slot.counts[id], slot);
-    }
-    __syncthreads();
-    if (slot.counts != nullptr) penalise_drafts(space, row, slot, raw, changed, begin, end);
-    __syncthreads();
-    add_biases(slot, changed, begin, end);
-    __syncthreads();
-    if (holds_back_stops(slot, row)) {
-        // Where a mask leaves nothing but stops, they are better than what it forbids.
-        const float banned = row.mask == NONE ? -FLT_MAX : -FLT_MAX / 2.0f;
-        for (uint32_t i = threadIdx.x; i < slot.num_stops; i += THREADS) {
-            if (is_in(slot.stops[i], begin, end)) changed[slot.stops[i]] = banned;
-        }
-    }
-    __syncthreads();
-    if (row.mask == NONE) return;
-    const uint32_t* mask = space.masks + static_cast<size_t>(row.mask) * ((space.vocab + 31) / 32);
-    for (uint32_t id = begin + threadIdx.x; id < end; id += THREADS) {
-        if ((mask[id / 32] >> id % 32 & 1) == 0) changed[id] = -FLT_MAX;
-    }
-    __syncthreads();
-}
-
-// The largest of the chunk's logits. Every warp's own goes to `peaks`, (WARPS).
-__device__ __forceinline__ Wide scan_chunk(const float* logits, uint32_t begin, uint32_t end, uint32_t* peaks,
-                                           Wide* partial) {
-    Wide best = 0;
-#pragma unroll
-    for (int i = 0; i < LOGITS_PER_THREAD; i++) {
-        const uint32_t id = begin + i * THREADS + threadIdx.x;
-        const Wide other = id < end ? place(logits[id], id) : 0;
-        best = other > best ? other : best;
-    }
-    best = warp_max(best);
-    if (lane_id() == 0) peaks[warp_id()] = static_cast<uint32_t>(best >> 32);
-    return block_max(best, partial);
-}
-
-// What is asked of a row: sums, and a list of its tokens.
-struct Wanted {
-    float max, scale;
-    bool surprise = false;      // its sum is asked for
-    bool lists = false;         // tokens are listed that have
-    uint32_t least_key = 0;     // at least this peak_key
-    float least_weight = 0.0f;  // and at least this weight,
-    bool weightless = false;    // or none at all
-    Item* list = nullptr;
-    uint32_t capacity = 0;
-    uint32_t* length = nullptr;
-};
-
-// Sums the chunk's weights and lists its tokens. `place` is shared.
-__device__ __forceinline__ Totals weigh_chunk(const float* logits, uint32_t begin, uint32_t end, const Wanted& wanted,
-                                              Wide* partial, uint32_t* place) {
-    float own[LOGITS_PER_THREAD];
-#pragma unroll
-    for (int i = 0; i < LOGITS_PER_THREAD; i++) {
-        const uint32_t id = begin + i * THREADS + threadIdx.x;
-        own[i] = id < end ? logits[id] : -INFINITY;
-    }
-    Totals totals{0, 0};
-    uint32_t listed = 0;  // a bit for each of the thread's tokens
-    // As in Items::each, the code of a token is there once.
-#pragma unroll 1
-    for (uint32_t bit = 1; bit < 1u << LOGITS_PER_THREAD; bit *= 2) {
-        const float logit = own[0];
-#pragma unroll
-        for (int i = 1; i < LOGITS_PER_THREAD; i++) own[i - 1] = own[i];
-        const float exponent = exponent_of(logit, wanted.max, wanted.scale);
-        bool is_light = true;
-        if (exponent >= LEAST_EXPONENT) {
-            const float weight = weight_of(exponent);
-            const Wide units = fixed(weight);
-            totals.weight += units;
-            if (wanted.surprise) totals.surprise += fixed_surprise(units, exponent);
-            is_light = weight < wanted.least_weight;
-        }
-        const bool takes = peak_key(logit) >= wanted.least_key && (wanted.weightless || !is_light);
-        if (takes && logit >= -FLT_MAX) listed |= bit;
-    }
-    if (wanted.lists) {
-        Wide total;
-        const uint32_t before = static_cast<uint32_t>(block_scan(__popc(listed), partial, total));
-        if (threadIdx.x == 0) *place = atomicAdd(wanted.length, static_cast<uint32_t>(total));
-        __syncthreads();
-        for (uint32_t at = *place + before; listed != 0; listed &= listed - 1, at++) {
-            const uint32_t id = begin + (__ffs(static_cast<int>(listed)) - 1) * THREADS + threadIdx.x;
-            if (at < wanted.capacity) wanted.list[at] = {id, logits[id]};
-        }
-    }
-    totals.weight = block_sum(totals.weight, partial);
-    if (wanted.surprise) totals.surprise = block_sum(totals.surprise, partial);
-    return totals;
 }
 
 // Counts the tokens that a run brought: each is the one that the next row was computed from, but the last.

@@ -25,7 +25,10 @@ pub enum Error {
     /// The operating system refused memory.
     #[error("no memory for packed weights: {0}")]
     Memory(#[source] std::io::Error),
-    /// The card, its driver or this build cannot do what was asked; the text says what helps.
+    /// There is no card that can be used.
+    #[error(transparent)]
+    NoCard(#[from] crate::NoCard),
+    /// The card cannot do what was asked.
     #[error("{0}")]
     Card(String),
     /// The card has failed while it worked: nothing more can come from it before the process starts again.

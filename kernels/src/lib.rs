@@ -35,7 +35,9 @@ pub use error::{Error, Result};
 pub use formats::block::IQ4_VALUES;
 pub use formats::dequantise;
 pub use ggml_type::GgmlType;
-pub use gpu::{CARD_SUPPORT, CardInfo, CardSteps, CardSupport, KernelTime, card_count};
+pub use gpu::{
+    CARD_SUPPORT, CardInfo, CardSteps, CardSupport, KernelTime, LEAST_CAPABILITY, LEAST_DRIVER, NoCard, card_count,
+};
 pub use kv::{BLOCK_SIZE, KvCacheType, KvLayer, Span};
 #[cfg(target_os = "linux")]
 pub use large_pages::move_to_large_pages;

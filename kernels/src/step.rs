@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::gpu::Gpu;
+use crate::gpu::attention_memory::AttentionMemory;
 pub use crate::gpu::attention_shape::AttentionShape;
 use crate::gpu::rope::RopeAngles;
 pub use crate::gpu::step::StepCapacity;
-use crate::gpu::step::{AttentionMemory, StepTables};
+use crate::gpu::step::StepTables;
 use crate::{Compute, Error, Result, RopeTable, Span};
 
 /// Rows of a step: their ids, and the spans that cover them. Of rows that are kept (see [`Compute::keep_rows`]) the ids

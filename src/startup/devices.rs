@@ -14,7 +14,7 @@ pub(super) struct Devices {
     pub host: Compute,
     pub cards: Vec<Card>,
     /// Why there is no card, where one might be expected.
-    pub no_card: Option<String>,
+    pub no_card: Option<kernels::Error>,
 }
 
 /// An opened card.
@@ -57,7 +57,7 @@ impl Devices {
             }
             DeviceChoice::Auto if may_have_card() => match open(&[0]) {
                 Ok(cards) => (cards, None),
-                Err(error) => (Vec::new(), Some(error.to_string())),
+                Err(error) => (Vec::new(), Some(error)),
             },
             DeviceChoice::Cpu | DeviceChoice::Auto => (Vec::new(), None),
         };

@@ -63,7 +63,7 @@ impl Afterwards {
 }
 
 fn start(config: &Config, machine: &Machine, metrics: &Metrics, report: Report) -> anyhow::Result<Started> {
-    let devices = Devices::open(&config.engine, machine)?;
+    let devices = Devices::open(&config.engine, machine).map_err(|error| report.refused(&error))?;
     let file = ModelFile::open(&model::locate(&config.model)?)?;
     let embeddings = config.embeddings.as_ref().map(|settings| embeddings::open(settings, devices.host.threads()));
     let (encoder, embedding_model) = embeddings.transpose()?.unzip();

@@ -9,6 +9,7 @@ mod load;
 mod machine;
 mod memory_table;
 mod model;
+mod no_card;
 mod packed_cache;
 mod processors;
 mod recommended;

@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use kernels::CardInfo;
 use models::{Encoder, ModelFile};
 
 use super::devices::Devices;
 use super::machine::{self, Machine};
+use super::no_card;
 use super::processors::Processors;
 use super::sizes::Sizes;
 use crate::auth::FirstUser;
@@ -26,6 +28,11 @@ impl Report {
     /// A report in this language.
     pub fn new(lang: Lang) -> Self {
         Self { lang }
+    }
+
+    /// The card that was asked for cannot be used.
+    pub(super) fn refused(self, reason: &kernels::Error) -> anyhow::Error {
+        anyhow!(no_card::told(reason, self.lang))
     }
 
     /// Machine and model, before the weights are read.
@@ -57,6 +64,7 @@ impl Report {
             format!("{head}CPU, {isa}, потоков: {threads}, {processors}"),
         ));
         if let Some(reason) = &devices.no_card {
+            let reason = no_card::told(reason, self.lang);
             say(&self.lang.pick(format!("             no GPU: {reason}"), format!("             без GPU: {reason}")));
         }
         if machine.processors.nodes > 1 && !machine.processors.interleaved {

@@ -14,12 +14,12 @@ enum Layers {
     Both,
 }
 
-fn start_on(layers: Layers, options: EngineOptions) -> EngineHandle {
+fn start_on(layers: Layers, options: &EngineOptions) -> EngineHandle {
     start_on_cards(&[0], layers, options)
 }
 
 /// A replica on each of these cards.
-fn start_on_cards(cards: &[usize], layers: Layers, options: EngineOptions) -> EngineHandle {
+fn start_on_cards(cards: &[usize], layers: Layers, options: &EngineOptions) -> EngineHandle {
     let make = |&card: &usize| {
         let options = options.clone();
         move || runner(card, layers, &options)
@@ -87,7 +87,7 @@ async fn together(engine: &EngineHandle) -> Vec<Answer> {
 async fn neighbours_and_overlapping_steps_change_no_answer() {
     let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     for layers in [Layers::Card, Layers::Both] {
-        let engine = start_on(layers, EngineOptions { prefix_cache: false, ..options() });
+        let engine = start_on(layers, &EngineOptions { prefix_cache: false, ..options() });
         let mut alone = Vec::new();
         for request in requests() {
             alone.push(answer(engine.submit(request).unwrap()).await);
@@ -107,7 +107,7 @@ async fn a_preempted_answer_is_the_same() {
     };
     let mut answers = [Vec::new(), Vec::new()];
     for (answers, num_blocks) in answers.iter_mut().zip([64, 9]) {
-        let engine = start_on(Layers::Card, EngineOptions { num_blocks, ..options() });
+        let engine = start_on(Layers::Card, &EngineOptions { num_blocks, ..options() });
         let generations: Vec<_> = (0..4).map(|i| engine.submit(request(i)).unwrap()).collect();
         for generation in generations {
             answers.push(answer(generation).await);
@@ -120,7 +120,7 @@ async fn a_preempted_answer_is_the_same() {
 #[tokio::test]
 async fn whoever_leaves_gives_everything_back() {
     let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let engine = start_on(Layers::Card, EngineOptions { prefix_cache: false, ..options() });
+    let engine = start_on(Layers::Card, &EngineOptions { prefix_cache: false, ..options() });
     let mut staying = None;
     for (index, request) in requests().into_iter().enumerate() {
         let mut generation = engine.submit(request).unwrap();
@@ -143,7 +143,7 @@ async fn whoever_leaves_gives_everything_back() {
 #[tokio::test]
 async fn two_cards_answer_as_one_does() {
     let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let [one, two] = [&[0][..], &[0, 1]].map(|cards| start_on_cards(cards, Layers::Card, options()));
+    let [one, two] = [&[0][..], &[0, 1]].map(|cards| start_on_cards(cards, Layers::Card, &options()));
     assert_eq!((one.num_replicas(), two.num_replicas()), (1, 2));
     assert_eq!(together(&two).await, together(&one).await);
     assert_eq!((one.stats().kv_blocks, two.stats().kv_blocks), (64, 128), "both have worked");

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::launch::{Address, Arguments, LaunchShape};
-use super::{CardInfo, KernelTime};
-use crate::{Error, Result};
+use super::{CardInfo, KernelTime, NoCard};
+use crate::Result;
 
 /// Nothing.
 #[derive(Debug)]
@@ -81,5 +81,5 @@ impl Backend {
 }
 
 fn refuse<T>() -> Result<T> {
-    Err(Error::Card("this program was built without CUDA; take the build for NVIDIA cards".to_owned()))
+    Err(NoCard::Build.into())
 }

@@ -2,10 +2,11 @@
 
 use candle_core::{DType, Tensor};
 
+use super::attention_memory::AttentionMemory;
 use super::attention_shape::AttentionShape;
 use super::launch::Argument;
 use super::rope::{Rope, RopeAngles, check_layer};
-use super::step::{AttentionMemory, StepTables};
+use super::step::StepTables;
 use super::{Address, CardInfo, Gpu};
 use crate::{Error, KvCacheType, KvLayer, Result, rows};
 
@@ -157,7 +158,7 @@ impl Gpu {
         }
         let (few, many) = tables.attention_blocks();
         let counts = tables.counts(self)?;
-        let (partials, counters) = memory.addresses(self, tables)?;
+        let (partials, counters) = memory.addresses(self, tables.room())?;
         let arguments = Arguments {
             qkv: self.address(qkv)?,
             pages: self.address(&kv.pages)?,

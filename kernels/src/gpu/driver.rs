@@ -5,11 +5,8 @@ use std::ffi::c_int;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 
 use super::{describe, failed};
-use crate::{Error, Result};
-
-/// The least that kernels are compiled for, and the CUDA version of the least driver.
-pub const LEAST_CAPABILITY: (u32, u32) = (7, 5);
-const LEAST_DRIVER: (u32, u32) = (13, 0);
+use crate::Result;
+use crate::gpu::no_card::{LEAST_DRIVER_CUDA, NoCard};
 
 unsafe extern "C" {
     /// Whether the driver's library was found; of the import libraries that `scripts/setup-cuda` makes.
@@ -20,15 +17,13 @@ unsafe extern "C" {
 pub fn check_driver() -> Result<()> {
     // SAFETY: takes nothing and looks for a library.
     if unsafe { steppe_cuda_driver_present() } == 0 {
-        let fix = "install the NVIDIA driver, version 580 or later, or set device = \"cpu\"";
-        return Err(Error::Card(format!("there is no NVIDIA driver on this machine (libcuda.so.1): {fix}")));
+        return Err(NoCard::Driver.into());
     }
-    let (major, minor) = driver_cuda()?;
-    if (major, minor) < LEAST_DRIVER {
-        let fix = "install driver 580 or later, or set device = \"cpu\"";
-        return Err(Error::Card(format!("the NVIDIA driver is too old: it brings CUDA {major}.{minor}; {fix}")));
+    let cuda = driver_cuda()?;
+    if cuda < LEAST_DRIVER_CUDA {
+        return Err(NoCard::OldDriver { cuda }.into());
     }
-    result::init().map_err(|error| Error::Card(format!("the NVIDIA driver does not start: {}", describe(error))))
+    result::init().map_err(|error| NoCard::DriverFails(describe(error)).into())
 }
 
 /// The driver's own version, which its kernel module tells.
@@ -43,7 +38,7 @@ pub fn driver_cuda() -> Result<(u32, u32)> {
     let mut version = 0;
     // SAFETY: the driver writes one number; it may be asked before it is initialised.
     let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) }.result();
-    asked.map_err(|error| Error::Card(format!("the NVIDIA driver does not answer: {}", describe(error))))?;
+    asked.map_err(|error| NoCard::DriverFails(describe(error)))?;
     Ok((version as u32 / 1000, version as u32 % 1000 / 10))
 }
 

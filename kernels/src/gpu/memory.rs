@@ -1,8 +1,8 @@
 //! How much of a card's memory operations take, told before anything is allocated.
 
 use super::CardInfo;
+use super::attention_memory::AttentionMemory;
 use super::linear::{OPERAND_TOKENS, split_bytes};
-use super::step::AttentionMemory;
 use super::tiles::TILE_COLUMNS;
 use crate::sampling::SamplerSizes;
 

@@ -5,6 +5,7 @@
 //! a step can be recorded once and replayed.
 
 mod attention;
+pub(crate) mod attention_memory;
 pub(crate) mod attention_shape;
 #[cfg_attr(feature = "cuda", path = "card.rs")]
 #[cfg_attr(all(feature = "cuda-emulation", not(feature = "cuda")), path = "emulation.rs")]
@@ -14,6 +15,7 @@ mod launch;
 mod linear;
 mod matrix;
 mod memory;
+mod no_card;
 pub(crate) mod norm;
 mod plan;
 mod product_memory;
@@ -23,6 +25,7 @@ pub(crate) mod sample;
 pub(crate) mod step;
 #[cfg(all(test, any(feature = "cuda", feature = "cuda-emulation")))]
 mod testing;
+mod tile_layout;
 mod tiles;
 
 use std::sync::Mutex;
@@ -34,9 +37,10 @@ pub(crate) use self::backend::{Backend, Readback, Recording};
 pub(crate) use self::launch::{Address, Launch};
 pub(crate) use self::matrix::OutputKind;
 pub use self::memory::CardSteps;
+pub use self::no_card::{LEAST_CAPABILITY, LEAST_DRIVER, NoCard};
 use self::product_memory::ProductMemory;
 pub(crate) use self::tiles::{RawRows, TilePart, tile_bytes};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Which cards a build knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +115,7 @@ impl Gpu {
     pub fn open(ordinal: usize) -> Result<Self> {
         let count = card_count()?;
         if ordinal >= count {
-            return Err(Error::Card(format!("there is no card {ordinal}: the driver shows {count}")));
+            return Err(NoCard::Number { ordinal, count }.into());
         }
         let (backend, device) = Backend::open(ordinal)?;
         let info = backend.info()?;

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
+use super::attention_memory::AttentionMemory;
 use super::attention_shape::AttentionShape;
 use super::plan::{Item, Plan, Room};
-use super::{Address, CardInfo, Gpu};
+use super::{Address, Gpu};
 use crate::kv::check_spans;
 use crate::{BLOCK_SIZE, Error, Result, Span};
 
@@ -18,9 +19,6 @@ const NO_SLOT: u32 = u32::MAX;
 const COUNTS: usize = 4;
 /// Words that are rather copied along than skipped by another copy.
 const LEAST_GAP: usize = 4096;
-/// Partial results of attention take this part of the card's memory, within limits of bytes.
-const PARTIALS_PART: usize = 512;
-const PARTIALS_BYTES: Range<usize> = 16 << 20..256 << 20;
 
 /// The largest step that tables are made for.
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +44,6 @@ struct Layout {
     end: usize,
 }
 
-/// Memory that attention works in: one for all tables whose steps follow each other.
-#[derive(Debug, Clone)]
-pub(crate) struct AttentionMemory {
-    partials: Tensor,
-    counters: Tensor,
-}
-
 /// The tables of a step, or of its kept rows.
 #[derive(Debug)]
 pub(crate) struct StepTables {
@@ -67,35 +58,6 @@ pub(crate) struct StepTables {
     num_rows: usize,
     padded_rows: usize,
     is_stored_by_attention: bool,
-}
-
-impl AttentionMemory {
-    /// Bytes that it takes on this card.
-    pub fn bytes(card: &CardInfo) -> usize {
-        (card.total_memory / PARTIALS_PART).clamp(PARTIALS_BYTES.start, PARTIALS_BYTES.end)
-    }
-
-    /// Memory for attention of this shape.
-    ///
-    /// # Errors
-    /// When the card has none left.
-    pub fn new(gpu: &Gpu, shape: &AttentionShape) -> Result<Self> {
-        let partials = Tensor::zeros(Self::bytes(gpu.info()) / size_of::<f32>(), DType::F32, gpu.device())?;
-        let counters = Tensor::zeros(gpu.attention_blocks(shape), DType::U32, gpu.device())?;
-        Ok(Self { partials, counters })
-    }
-
-    /// Of partial results, and of counters that are 0 between launches, as many as the plans of `tables` may need.
-    ///
-    /// # Errors
-    /// When it was made for another shape, and is too small.
-    pub(super) fn addresses(&self, gpu: &Gpu, tables: &StepTables) -> Result<(Address, Address)> {
-        let Room { blocks, partials, .. } = tables.room;
-        if self.counters.elem_count() < blocks || self.partials.elem_count() < 4 * partials {
-            return Err(Error::shape("attention", "its memory was made for another shape"));
-        }
-        Ok((gpu.address(&self.partials)?, gpu.address(&self.counters)?))
-    }
 }
 
 impl StepTables {
@@ -214,6 +176,11 @@ impl StepTables {
     /// Attention's shape.
     pub fn shape(&self) -> &AttentionShape {
         &self.shape
+    }
+
+    /// What plans of these steps are made within.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// What the tables were made for.

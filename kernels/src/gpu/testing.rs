@@ -6,10 +6,11 @@ use candle_core::{DType, Device, Tensor};
 use fastrand::Rng;
 use half::f16;
 
+use super::attention_memory::AttentionMemory;
 use super::attention_shape::AttentionShape;
 use super::backend::set_thread_order;
 use super::rope::RopeAngles;
-use super::step::{AttentionMemory, StepCapacity, StepTables};
+use super::step::{StepCapacity, StepTables};
 use super::{Gpu, plan::Room};
 use crate::testing::compute;
 use crate::{BLOCK_SIZE, KvCacheType, KvLayer, RopeStyle, RopeTable, Span, StepRows};

@@ -120,7 +120,7 @@ async fn a_replica_that_fails_fails_the_engine_and_ends_the_others() {
     assert!(message.contains("replica 2 of 2") && message.contains("asked to panic"), "{message}");
     assert_eq!(engine.submit(request(vec![1], 1)).unwrap_err(), SubmitError::Closed);
     let begin = Instant::now();
-    assert!(matches!(engine.shutdown(Duration::from_secs(60)).await, EngineState::Failed(_)));
+    assert!(matches!(engine.shutdown(Duration::from_mins(1)).await, EngineState::Failed(_)));
     assert!(begin.elapsed() < Duration::from_secs(1), "nobody is waited for");
     assert_eq!(collect(beside).await.last(), Some(&TokenEvent::Failed(EngineError::Stopped)));
 }

@@ -52,4 +52,5 @@ step "A thousand streams" streams
 step "Kill loop" kill_loop
 step "Fuzzing" fuzz
 step "Timings" timings
+step "CUDA kernels under sanitizers" scripts/cuda/sanitize
 step "Peers" peers
